@@ -1,0 +1,12 @@
+# One place for compiler flags: warnings are errors, and only the files of an ISA are compiled with its flags.
+set(LR_WARNINGS -Wall -Wextra -Wpedantic -Werror)
+set(LR_COMMON -O3 -fno-exceptions -fno-rtti -fvisibility=hidden -ffp-contract=off -fno-math-errno -fno-trapping-math)
+set(LR_AVX2 -mavx2 -mfma -mf16c)
+set(LR_AVX512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c)
+set(LR_AVX512_BF16 ${LR_AVX512} -mavx512bf16)
+
+set(LR_SANITIZE "" CACHE STRING "Sanitizers for the native tests, for example address,undefined")
+if(LR_SANITIZE)
+  list(APPEND LR_COMMON -fsanitize=${LR_SANITIZE} -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=${LR_SANITIZE})
+endif()
