@@ -6,6 +6,7 @@
 //  * A null pointer means: absent input, or output not wanted.
 //  * `add` bit i: the i-th output pointer of a backward struct is added to; otherwise it is overwritten.
 //  * Tensors are dense and row-major unless `w_layout` says LR_PANELS.
+//  * Scalars are double, so that the F64 references see them exactly; kernels round them to their own type once.
 //  * A function returns an lr_status; LR_UNSUPPORTED before it has written anything, so the caller can fall back.
 #pragma once
 #ifdef __CUDACC_RTC__
@@ -27,23 +28,23 @@ struct LinearArgs { const void *x, *w, *bias; void *y; int32_t tokens, n, k, dty
 // dx = dy W; dw = dy^T x; dbias = column sums of dy
 struct LinearGradArgs { const void *x, *w, *dy; void *dx, *dw, *dbias; int32_t tokens, n, k, dtype, w_dtype, w_layout; uint32_t add; };
 // c[m,n] = scale op(a) op(b), op transposes where its flag is 1; a is [m,k] or [k,m], b is [k,n] or [n,k]; add 1: c += ...
-struct MatMulArgs { const void *a, *b; void *c; int32_t m, n, k, transpose_a, transpose_b; float scale; int32_t dtype; uint32_t add; };
+struct MatMulArgs { const void *a, *b; void *c; int32_t m, n, k, transpose_a, transpose_b; double scale; int32_t dtype; uint32_t add; };
 
 // ---- lora.cpp ------------------------------------------------------------------------------------------------------
 // y0[T,n] = x W^T + t B^T with t[T,r] = scale xa A^T; y = c (.) y0 + bias. xa null: x. c[n] null: 1. y0 null: not saved.
-struct LoraArgs { const void *x, *xa, *w, *a, *b, *bias, *c; void *y, *y0, *t; int32_t tokens, n, k, r; float scale; int32_t dtype, w_dtype, w_layout; };
+struct LoraArgs { const void *x, *xa, *w, *a, *b, *bias, *c; void *y, *y0, *t; int32_t tokens, n, k, r; double scale; int32_t dtype, w_dtype, w_layout; };
 // e = c (.) dy; u[T,r] = scale e B; dx = e W (+ u A where xa is null); dxa = u A; da[r,k] = u^T xa; db[n,r] = e^T t;
 // dbias[n] = column sums of dy; dc[n] = column sums of dy (.) y0
-struct LoraGradArgs { const void *x, *xa, *w, *a, *b, *c, *t, *y0, *dy; void *dx, *dxa, *da, *db, *dbias, *dc; int32_t tokens, n, k, r; float scale; int32_t dtype, w_dtype, w_layout; uint32_t add; };
+struct LoraGradArgs { const void *x, *xa, *w, *a, *b, *c, *t, *y0, *dy; void *dx, *dxa, *da, *db, *dbias, *dc; int32_t tokens, n, k, r; double scale; int32_t dtype, w_dtype, w_layout; uint32_t add; };
 // y[n,k] = w + scale b[n,r] a[r,k]; transpose 1: y[n,k] = w + scale (b a)^T with b [k,r], a [r,n]
-struct AddMatMulArgs { const void *w, *b, *a; void *y; int32_t n, k, r, transpose; float scale; int32_t dtype, w_dtype; };
+struct AddMatMulArgs { const void *w, *b, *a; void *y; int32_t n, k, r, transpose; double scale; int32_t dtype, w_dtype; };
 // norm[i] = |w_i + scale b_i a|_2 by |w_i|^2 + 2 scale b_i.(a w_i^T) + scale^2 b_i (a a^T) b_i^T; w2[n] = |w_i|^2 is kept by the caller
 // (want_w2 1: fill it first, from w). b a is never formed.
-struct RowNormArgs { const void *w, *a, *b; void *w2, *norm; int32_t n, k, r, want_w2; float scale; int32_t dtype, w_dtype, w_layout; };
+struct RowNormArgs { const void *w, *a, *b; void *w2, *norm; int32_t n, k, r, want_w2; double scale; int32_t dtype, w_dtype, w_layout; };
 
 // ---- norm.cpp ------------------------------------------------------------------------------------------------------
 // y = (x - mean) rstd (.) weight + bias by row; stats[rows,2] = mean, rstd; rstd = 1/sqrt(var + eps), var over n
-struct LayerNormArgs { const void *x, *weight, *bias; void *y, *stats; int32_t rows, cols; float eps; int32_t dtype; };
+struct LayerNormArgs { const void *x, *weight, *bias; void *y, *stats; int32_t rows, cols; double eps; int32_t dtype; };
 struct LayerNormGradArgs { const void *x, *weight, *stats, *dy; void *dx, *dweight, *dbias; int32_t rows, cols, dtype; uint32_t add; };
 
 // ---- pointwise.cpp -------------------------------------------------------------------------------------------------
@@ -51,13 +52,13 @@ struct LayerNormGradArgs { const void *x, *weight, *stats, *dy; void *dx, *dweig
 struct UnaryArgs { const void *x; void *y; int64_t count; int32_t dtype; };
 struct UnaryGradArgs { const void *x, *dy; void *dx; int64_t count; int32_t dtype; uint32_t add; };
 // add: y[i] = x[i] + alpha z[i % period]; mul: y[i] = x[i] z[i % period]. z_dtype: F32 parameters beside bf16 activations.
-struct BinaryArgs { const void *x, *z; void *y; int64_t count, period; float alpha; int32_t dtype, z_dtype; };
-struct BinaryGradArgs { const void *x, *z, *dy; void *dx, *dz; int64_t count, period; float alpha; int32_t dtype, z_dtype; uint32_t add; };
+struct BinaryArgs { const void *x, *z; void *y; int64_t count, period; double alpha; int32_t dtype, z_dtype; };
+struct BinaryGradArgs { const void *x, *z, *dy; void *dx, *dz; int64_t count, period; double alpha; int32_t dtype, z_dtype; uint32_t add; };
 // y[i,:] = c[i] x[i,:]; grads dx = c dy, dc[i] = sum_j dy x
 struct ScaleRowsArgs { const void *x, *c; void *y; int32_t rows, cols, dtype; };
 struct ScaleRowsGradArgs { const void *x, *c, *dy; void *dx, *dc; int32_t rows, cols, dtype; uint32_t add; };
 // y = x keep/(1-p), keep = philox(seed, stream, index) >= p; the backward pass is the same function with x = dy (add 1: y += ...)
-struct DropoutArgs { const void *x; void *y; int64_t count; uint64_t seed, stream; float p; int32_t dtype; uint32_t add; };
+struct DropoutArgs { const void *x; void *y; int64_t count; uint64_t seed, stream; double p; int32_t dtype; uint32_t add; };
 // y = (to) x, rounding to nearest even
 struct ConvertArgs { const void *x; void *y; int64_t count; int32_t from, to; };
 struct FillArgs { void *y; int64_t count; double value; int32_t dtype; };
@@ -78,19 +79,19 @@ struct UnfoldArgs { const void *x; void *y; int32_t batch, channels, height, wid
 // ---- loss.cpp ------------------------------------------------------------------------------------------------------
 // loss[0] = mean over rows with label != ignore of -sum_j q_j log softmax(logits)_j, q = (1-smoothing) onehot + smoothing/cols;
 // lse[rows] is saved; valid[0] = rows counted (as a float). No row counted: loss 0.
-struct CrossEntropyArgs { const void *logits, *labels; void *loss, *lse, *valid; int32_t rows, cols, ignore; float smoothing; int32_t dtype; };
+struct CrossEntropyArgs { const void *logits, *labels; void *loss, *lse, *valid; int32_t rows, cols, ignore; double smoothing; int32_t dtype; };
 // dlogits = dloss[0]/valid (softmax - q)
-struct CrossEntropyGradArgs { const void *logits, *labels, *lse, *valid, *dloss; void *dlogits; int32_t rows, cols, ignore; float smoothing; int32_t dtype; uint32_t add; };
+struct CrossEntropyGradArgs { const void *logits, *labels, *lse, *valid, *dloss; void *dlogits; int32_t rows, cols, ignore; double smoothing; int32_t dtype; uint32_t add; };
 // loss[0] = scale mean((y - target)^2); dy = dloss[0] 2 scale (y - target)/count
-struct SquaredErrorArgs { const void *y, *target; void *loss; int64_t count; float scale; int32_t dtype; };
-struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t count; float scale; int32_t dtype; uint32_t add; };
+struct SquaredErrorArgs { const void *y, *target; void *loss; int64_t count; double scale; int32_t dtype; };
+struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t count; double scale; int32_t dtype; uint32_t add; };
 
 // ---- attention.cpp -------------------------------------------------------------------------------------------------
 // y[b,i,h,:] = softmax_j(scale q_i.k_j) v_j over keys j with mask[b,j] != 0 (null: all) and, if causal, j <= i + keys - queries.
 // q, y [batch, queries, heads, dim]; k, v [batch, keys, kv_heads, dim]; head h uses key head h / (heads/kv_heads); lse [batch, heads, queries].
 // A row with no key allowed gives y = 0, lse = -inf and no gradient.
-struct AttentionArgs { const void *q, *k, *v, *mask; void *y, *lse; int32_t batch, queries, keys, heads, kv_heads, dim, causal; float scale; int32_t dtype; };
-struct AttentionGradArgs { const void *q, *k, *v, *mask, *y, *lse, *dy; void *dq, *dk, *dv; int32_t batch, queries, keys, heads, kv_heads, dim, causal; float scale; int32_t dtype; uint32_t add; };
+struct AttentionArgs { const void *q, *k, *v, *mask; void *y, *lse; int32_t batch, queries, keys, heads, kv_heads, dim, causal; double scale; int32_t dtype; };
+struct AttentionGradArgs { const void *q, *k, *v, *mask, *y, *lse, *dy; void *dq, *dk, *dv; int32_t batch, queries, keys, heads, kv_heads, dim, causal; double scale; int32_t dtype; uint32_t add; };
 
 // ---- adam.cpp: optimisers over one flat pack of parameters -------------------------------------------------------------
 // A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay.
