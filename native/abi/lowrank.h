@@ -39,8 +39,8 @@ struct LoraGradArgs { const void *x, *xa, *w, *a, *b, *c, *t, *y0, *dy; void *dx
 // y[n,k] = w + scale b[n,r] a[r,k]; transpose 1: y[n,k] = w + scale (b a)^T with b [k,r], a [r,n]
 struct AddMatMulArgs { const void *w, *b, *a; void *y; int32_t n, k, r, transpose; double scale; int32_t dtype, w_dtype; };
 // norm[i] = |w_i + scale b_i a|_2 by |w_i|^2 + 2 scale b_i.(a w_i^T) + scale^2 b_i (a a^T) b_i^T; w2[n] = |w_i|^2 is kept by the caller
-// (want_w2 1: fill it first, from w). b a is never formed.
-struct RowNormArgs { const void *w, *a, *b; void *w2, *norm; int32_t n, k, r, want_w2; double scale; int32_t dtype, w_dtype, w_layout; };
+// (want_w2 1: fill it first, from w). inverse[i] = 1/max(norm[i], 1e-30). a, b null: no delta. b a is never formed.
+struct RowNormArgs { const void *w, *a, *b; void *w2, *norm, *inverse; int32_t n, k, r, want_w2; double scale; int32_t dtype, w_dtype, w_layout; };
 
 // ---- norm.cpp ------------------------------------------------------------------------------------------------------
 // y = (x - mean) rstd (.) weight + bias by row; stats[rows,2] = mean, rstd; rstd = 1/sqrt(var + eps), var over n
