@@ -1,0 +1,119 @@
+namespace LowRank;
+
+/// <summary>Memory and launches: what a processor offers. It knows kernels, never ops. One owner thread at a time.</summary>
+public abstract class Device : IDisposable
+{
+    private readonly SortedDictionary<nuint, Stack<nint>> spare = [];
+    private readonly Dictionary<string, long> fallbacks = [];
+    private readonly List<Scope> stores = [];
+    private bool disposed;
+
+    /// <summary>Short name: <c>cpu</c>, <c>cuda:0</c>, <c>emulated</c>.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>The innermost open scope or tape, where new tensors live; null outside of any.</summary>
+    public Scope? Current { get; internal set; }
+
+    /// <summary>Fill fresh memory with NaN and guard every tensor; a write outside of a tensor then fails when its scope ends. For tests.</summary>
+    public bool CheckMemory { get; set; }
+
+    /// <summary>Look at every op's result and throw where it is not finite, naming the op. Costs a pass over each result.</summary>
+    public bool CheckFinite { get; set; }
+
+    /// <summary>Launches that ran a kernel's float64 reference because no native kernel took them, by kernel name. F64 tensors are not counted: the reference is their kernel.</summary>
+    public IReadOnlyDictionary<string, long> Fallbacks => fallbacks;
+
+    /// <summary>True where frozen matrices are packed once into panels.</summary>
+    internal virtual bool PacksWeights => false;
+
+    internal abstract nint Allocate(nuint bytes);
+
+    internal abstract void Release(nint block);
+
+    internal abstract void Upload(ReadOnlySpan<byte> from, nint to);
+
+    internal abstract void Download(nint from, Span<byte> to);
+
+    internal abstract void Copy(nint from, nint to, nuint bytes);
+
+    internal abstract void Launch<TArgs>(Kernel<TArgs> kernel, in TArgs args) where TArgs : unmanaged, IKernelArgs;
+
+    /// <summary>Waits until every launch has finished.</summary>
+    public abstract void Synchronize();
+
+    /// <summary>The best device present. Today that is the CPU.</summary>
+    public static Device Best() => Cpu();
+
+    /// <summary>The CPU through the native AVX library.</summary>
+    /// <exception cref="DeviceException">The native library is missing or of another version.</exception>
+    public static Device Cpu() => new CpuDevice();
+
+    /// <summary>Opens a scope: tensors made until its end die with it.</summary>
+    public Scope BeginScope() => new(this, current: true);
+
+    /// <summary>Opens a tape: a scope that records ops for <see cref="Tape.Backward(Tensor)"/>.</summary>
+    public Tape BeginTape() => new(this);
+
+    /// <summary>Memory that lives until it is disposed, or the device is: weights, optimiser state.</summary>
+    public Scope NewStore() => new(this, current: false);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (!disposed)
+        {
+            disposed = true;
+            foreach (Scope store in stores.ToArray())
+            {
+                store.Dispose();
+            }
+            ReleaseSpare();
+            Dispose(true);
+        }
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Frees what the device itself owns.</summary>
+    protected virtual void Dispose(bool disposing)
+    {
+    }
+
+    /// <summary>Takes a block of at least <paramref name="bytes"/>, a spare one where there is one, so that equal steps see equal addresses.</summary>
+    internal (nint Block, nuint Size) Rent(nuint bytes)
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        foreach ((nuint size, Stack<nint> blocks) in spare)
+        {
+            if (size >= bytes && blocks.TryPop(out nint block))
+            {
+                return (block, size);
+            }
+        }
+        return (Allocate(bytes), bytes);
+    }
+
+    internal void Return(nint block, nuint size)
+    {
+        if (!spare.TryGetValue(size, out Stack<nint>? blocks))
+        {
+            spare.Add(size, blocks = new Stack<nint>());
+        }
+        blocks.Push(block);
+    }
+
+    /// <summary>Gives spare memory back to the system.</summary>
+    internal void ReleaseSpare()
+    {
+        foreach (nint block in spare.Values.SelectMany(blocks => blocks))
+        {
+            Release(block);
+        }
+        spare.Clear();
+    }
+
+    internal void CountFallback(string kernel) => fallbacks[kernel] = fallbacks.GetValueOrDefault(kernel) + 1;
+
+    internal void Adopt(Scope store) => stores.Add(store);
+
+    internal void Forget(Scope store) => stores.Remove(store);
+}

@@ -1,0 +1,13 @@
+namespace LowRank;
+
+/// <summary>Every op, with an example of each for tables and tests.</summary>
+public static class OpCatalog
+{
+    /// <summary>One instance of each op, attributes at typical values.</summary>
+    public static IReadOnlyList<Op> All { get; } =
+    [
+        new Linear(), new LoraLinear(1), new AddMatMul(1), new MatMul(), new DoraScale(1),
+        new LayerNorm(1e-5), new Gelu(), new GeluTanh(), new Tanh(), new Relu(), new Sigmoid(), new Add(), new Mul(), new ScaleRows(), new Dropout(0.1, 0, 0),
+        new Gather(), new Prepend(), new Transpose(), new Unfold(1, 1), new CrossEntropy(), new SquaredError(), new Attention(1),
+    ];
+}

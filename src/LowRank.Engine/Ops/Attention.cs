@@ -1,0 +1,95 @@
+namespace LowRank;
+
+/// <summary>y[b,i,h,:] = Σ_j softmax_j(s·q_i·k_j) v_j with s = 1/√dim; q [batch, queries, Heads·dim], k and v [batch, keys, KvHeads·dim],
+/// mask U8 [batch, keys] (0 bars a key) or absent → y like q; saves the log-sum-exp [batch, Heads, queries]. With Causal, key j is seen by query i if
+/// j ≤ i + keys - queries. A query with no key gives 0 and no gradient (arXiv 1706.03762; tiled as 2205.14135).</summary>
+public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0) : Op
+{
+    /// <inheritdoc/>
+    public override Shape[] Infer(Inputs inputs)
+    {
+        var (q, k, v) = inputs;
+        if (Heads <= 0 || KeyHeads <= 0 || Heads % KeyHeads != 0)
+        {
+            throw Bad("KvHeads", KeyHeads, $"a divisor of Heads {Heads}");
+        }
+        if (q.Shape.Rank != 3 || q.Shape[2] % Heads != 0)
+        {
+            throw Bad("q", q.Shape, $"[batch, queries, {Heads}·dim]");
+        }
+        if (k.Shape.Rank != 3 || k.Shape[0] != q.Shape[0] || k.Shape[2] != q.Shape[2] / Heads * KeyHeads)
+        {
+            throw Bad("k", k.Shape, $"[{q.Shape[0]}, keys, {q.Shape[2] / Heads * KeyHeads}]");
+        }
+        Require("v", v, k.Shape);
+        if (inputs.Optional(3) is { } mask && (mask.DType != DType.U8 || mask.Shape.Count != (long)k.Shape[0] * k.Shape[1]))
+        {
+            throw Bad("mask", mask, $"U8[{k.Shape[0]}, {k.Shape[1]}]");
+        }
+        return [q.Shape, [q.Shape[0], Heads, q.Shape[1]]];
+    }
+
+    /// <inheritdoc/>
+    public override void Run(Inputs inputs, Inputs outputs)
+    {
+        var (q, k, v) = inputs;
+        q.Device.Launch(Kernels.AttentionForward, new AttentionArgs
+        {
+            Q = q.Data,
+            K = k.Data,
+            V = v.Data,
+            Mask = inputs.Optional(3)?.Data ?? 0,
+            Y = outputs[0].Data,
+            Lse = outputs[1].Data,
+            Batch = q.Shape[0],
+            Queries = q.Shape[1],
+            Keys = k.Shape[1],
+            Heads = Heads,
+            KvHeads = KeyHeads,
+            Dim = q.Shape[2] / Heads,
+            Causal = Causal ? 1 : 0,
+            Scale = 1 / Math.Sqrt(q.Shape[2] / Heads),
+            DType = q.DType,
+        });
+    }
+
+    /// <inheritdoc/>
+    public override void Backward(Inputs inputs, Inputs outputs, Tensor dy, Grads grads)
+    {
+        var (q, k, v) = inputs;
+        var (dq, dk, dv) = (grads[0], grads[1], grads[2]);
+        q.Device.Launch(Kernels.AttentionBackward, new AttentionGradArgs
+        {
+            Q = q.Data,
+            K = k.Data,
+            V = v.Data,
+            Mask = inputs.Optional(3)?.Data ?? 0,
+            Y = outputs[0].Data,
+            Lse = outputs[1].Data,
+            Dy = dy.Data,
+            Dq = dq.Data,
+            Dk = dk.Data,
+            Dv = dv.Data,
+            Batch = q.Shape[0],
+            Queries = q.Shape[1],
+            Keys = k.Shape[1],
+            Heads = Heads,
+            KvHeads = KeyHeads,
+            Dim = q.Shape[2] / Heads,
+            Causal = Causal ? 1 : 0,
+            Scale = 1 / Math.Sqrt(q.Shape[2] / Heads),
+            DType = q.DType,
+            Add = Grads.Place.Mask(dq, dk, dv),
+        });
+    }
+
+    /// <inheritdoc/>
+    public override Cost Cost(Inputs inputs)
+    {
+        var (q, k) = inputs;
+        long scores = q.Shape.Count * k.Shape[1];
+        return new((Causal ? 2 : 4) * scores, 2 * q.DType.Size() * (q.Shape.Count + k.Shape.Count));
+    }
+
+    private int KeyHeads => KvHeads == 0 ? Heads : KvHeads;
+}

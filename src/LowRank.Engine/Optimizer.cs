@@ -1,0 +1,124 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace LowRank;
+
+/// <summary>Base of every optimiser: packs the parameters, clips by the global norm, keeps named state that can be saved and restored.</summary>
+public abstract class Optimizer : IDisposable
+{
+    private readonly Tensor norm2;
+    private Tensor? table;
+    private Segment[] uploaded = [];
+
+    /// <summary>Packs the parameters; their values move into one block.</summary>
+    /// <exception cref="ShapeException">As <see cref="ParameterPack(IReadOnlyList{Parameter})"/>.</exception>
+    protected Optimizer(IReadOnlyList<Parameter> parameters)
+    {
+        Pack = new ParameterPack(parameters);
+        norm2 = Pack.Store.NewZeros([1], DType.F64);
+    }
+
+    /// <summary>The block of values, gradients and state.</summary>
+    public ParameterPack Pack { get; }
+
+    /// <summary>Learning rate of the next step; a schedule sets it.</summary>
+    public double LearningRate { get; set; } = 1e-3;
+
+    /// <summary>Weight decay of parameters that name none of their own.</summary>
+    public double WeightDecay { get; set; }
+
+    /// <summary>Gradients are scaled by min(1, this / (norm + 1e-6)) over all trainables before the update; 0 switches clipping off.</summary>
+    public double MaxGradientNorm { get; set; }
+
+    /// <summary>Steps taken.</summary>
+    public long Steps { get; private set; }
+
+    /// <summary>Global gradient norm before clipping of the last step; NaN where none was taken.</summary>
+    public double GradientNorm { get; private set; } = double.NaN;
+
+    /// <summary>Global norm over the gradients that the next step would use.</summary>
+    public double MeasureGradientNorm()
+    {
+        Segment[] segments = Pack.Segments(WeightDecay);
+        Upload(segments);
+        Launch(segments.Length);
+        return Math.Sqrt(norm2.Item());
+    }
+
+    /// <summary>Updates the parameters from their gradients and forgets the gradients. Frozen parameters and those without a gradient stay as they are.</summary>
+    /// <exception cref="InvalidOperationException">No parameter has a gradient.</exception>
+    public void Step()
+    {
+        Segment[] segments = Pack.Segments(WeightDecay);
+        if (segments.Length == 0)
+        {
+            throw new InvalidOperationException("Optimizer: no parameter has a gradient; run Backward first");
+        }
+        Upload(segments);
+        Launch(segments.Length);
+        GradientNorm = Math.Sqrt(norm2.Item());
+        Steps++;
+        Update(new StepData(table!, segments.Length, norm2));
+        Pack.ClearGradients();
+    }
+
+    /// <summary>Forgets the gradients without a step.</summary>
+    public void ClearGradients() => Pack.ClearGradients();
+
+    /// <summary>Every state tensor by name: <c>{state}.{parameter}</c> in the parameter's shape.</summary>
+    public IEnumerable<(string Name, Tensor Value)> State() =>
+        from state in Pack.StateNames.ToArray() from p in Pack.Parameters select ($"{state}.{p.Name}", Pack.StateOf(state, p));
+
+    /// <summary>Continues at a saved place: sets the number of steps and lets <paramref name="read"/> fill each state tensor.</summary>
+    public void Restore(long steps, IEnumerable<string> states, Action<string, Tensor> read)
+    {
+        Steps = steps;
+        foreach (string state in states)
+        {
+            Pack.State(state);
+        }
+        foreach ((string name, Tensor value) in State())
+        {
+            read(name, value);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Pack.Dispose();
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Moves the parameters of <see cref="Pack"/>; <see cref="Steps"/> counts this step already.</summary>
+    protected abstract void Update(StepData step);
+
+    private void Launch(int segments) => Pack.Values.Device.Launch(
+        Kernels.SquareSum,
+        new SquareSumArgs { G = Pack.Gradients.Data, Segments = table!.Data, Norm2 = norm2.Data, SegmentCount = segments, DType = Pack.Gradients.DType });
+
+    private void Upload(Segment[] segments)
+    {
+        if (table is null || !MemoryMarshal.AsBytes<Segment>(segments).SequenceEqual(MemoryMarshal.AsBytes<Segment>(uploaded)))
+        {
+            table ??= Pack.Store.New([Math.Max(1, Pack.Parameters.Count) * Unsafe.SizeOf<Segment>()], DType.U8);
+            if (segments.Length > 0)
+            {
+                table.Slice(0, segments.Length * Unsafe.SizeOf<Segment>()).SetRaw(MemoryMarshal.AsBytes<Segment>(segments));
+            }
+            uploaded = segments;
+        }
+    }
+
+    /// <summary>What an update reads beside the pack: the table of segments and the squared gradient norm, both in device memory.</summary>
+    protected sealed class StepData
+    {
+        internal StepData(Tensor segments, int count, Tensor norm2) => (Segments, SegmentCount, Norm2) = (segments, count, norm2);
+
+        internal Tensor Segments { get; }
+
+        internal int SegmentCount { get; }
+
+        internal Tensor Norm2 { get; }
+    }
+}

@@ -1,0 +1,33 @@
+namespace LowRank;
+
+/// <summary>Frozen matrices in the layout the CPU's matrix kernels read; done once, at load.</summary>
+internal static class Packing
+{
+    /// <summary>A packed copy of w [n,k] in <paramref name="target"/> where the device packs weights, else a plain copy.</summary>
+    public static Tensor Pack(Tensor w, Scope target)
+    {
+        if (!w.Device.PacksWeights || w.DType is DType.F64 || w.Layout == Layout.Panels)
+        {
+            return w.CopyTo(target);
+        }
+        Tensor packed = target.New(w.Shape, w.DType, Layout.Panels);
+        Launch(w, packed, unpack: 0);
+        return packed;
+    }
+
+    /// <summary>The row-major matrix again, bit for bit.</summary>
+    public static Tensor Unpack(Tensor packed, Scope target)
+    {
+        if (packed.Layout == Layout.Rows)
+        {
+            return packed.CopyTo(target);
+        }
+        Tensor w = target.New(packed.Shape, packed.DType);
+        Launch(packed, w, unpack: 1);
+        return w;
+    }
+
+    private static void Launch(Tensor from, Tensor to, int unpack) => from.Device.Launch(
+        Kernels.Pack,
+        new PackArgs { Src = from.Data, Dst = to.Data, N = from.Shape.Rows, K = from.Shape.Cols, Unpack = unpack, DType = from.DType });
+}

@@ -1,0 +1,181 @@
+using System.Runtime.InteropServices;
+
+namespace LowRank;
+
+/// <summary>An arena: tensors made inside die together when it ends. Equal sequences of shapes get equal addresses.</summary>
+public class Scope : IDisposable
+{
+    private const nuint BlockBytes = 16 << 20;
+    private const int Guard = 64;
+    private readonly Scope? outer;
+    private readonly bool current;
+    private readonly List<(nint Block, nuint Size)> blocks = [];
+    private readonly List<(nint Data, nuint Bytes)> guarded = [];
+    private int at;
+    private nuint used;
+
+    internal Scope(Device device, bool current)
+    {
+        Device = device;
+        this.current = current;
+        if (current)
+        {
+            outer = device.Current;
+            device.Current = this;
+        }
+        else
+        {
+            device.Adopt(this);
+        }
+    }
+
+    /// <summary>Where the tensors live.</summary>
+    public Device Device { get; }
+
+    /// <summary>Bytes handed out, padding included.</summary>
+    public long Bytes { get; private set; }
+
+    internal int Generation { get; private set; } = 1;
+
+    /// <summary>A tensor of undefined content.</summary>
+    public Tensor New(Shape shape, DType type) => New(shape, type, Layout.Rows);
+
+    /// <summary>A tensor of zeros.</summary>
+    public Tensor NewZeros(Shape shape, DType type)
+    {
+        Tensor t = New(shape, type);
+        t.Fill(0);
+        return t;
+    }
+
+    /// <summary>A tensor of <paramref name="type"/> with the given values, rounded to nearest even.</summary>
+    /// <exception cref="ShapeException">The number of values is not that of the shape.</exception>
+    public Tensor Of(Shape shape, ReadOnlySpan<float> values, DType type = DType.F32)
+    {
+        Tensor t = New(shape, type);
+        t.Set(values);
+        return t;
+    }
+
+    /// <summary>An F64 tensor, or one of <paramref name="type"/> rounded from float64.</summary>
+    public Tensor Of(Shape shape, ReadOnlySpan<double> values, DType type = DType.F64)
+    {
+        Tensor t = New(shape, type);
+        t.Set(values);
+        return t;
+    }
+
+    /// <summary>An I32 tensor: ids, labels.</summary>
+    public Tensor Of(Shape shape, ReadOnlySpan<int> values) => OfRaw(shape, DType.I32, MemoryMarshal.AsBytes(values));
+
+    /// <summary>A U8 tensor: masks, images.</summary>
+    public Tensor Of(Shape shape, ReadOnlySpan<byte> values) => OfRaw(shape, DType.U8, values);
+
+    /// <summary>A tensor of <paramref name="type"/> from its little-endian bytes, as files hold it.</summary>
+    public Tensor OfRaw(Shape shape, DType type, ReadOnlySpan<byte> bytes)
+    {
+        Tensor t = New(shape, type);
+        t.SetRaw(bytes);
+        return t;
+    }
+
+    internal Tensor New(Shape shape, DType type, Layout layout)
+    {
+        long count = layout == Layout.Panels ? Matrix.PanelCount(shape.Rows, shape.Cols, type) : shape.Count;
+        var bytes = (nuint)checked(count * type.Size());
+        nint data = Take(bytes);
+        return new Tensor(this, data, shape, type, layout, bytes);
+    }
+
+    /// <summary>Ends the life of everything made so far and starts again at the same addresses.</summary>
+    public virtual void Reset()
+    {
+        CheckGuards();
+        Generation++;
+        at = 0;
+        used = 0;
+        Bytes = 0;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Returns the memory to the device.</summary>
+    /// <exception cref="InvalidOperationException">An inner scope is still open.</exception>
+    protected virtual void Dispose(bool disposing)
+    {
+        if (Generation == 0)
+        {
+            return;
+        }
+        if (current)
+        {
+            if (Device.Current != this)
+            {
+                throw new InvalidOperationException("Scope: an inner scope or tape is still open; dispose in reverse order");
+            }
+            Device.Current = outer;
+        }
+        else
+        {
+            Device.Forget(this);
+        }
+        Generation = 0;
+        for (int i = blocks.Count - 1; i >= 0; i--)
+        {
+            Device.Return(blocks[i].Block, blocks[i].Size);
+        }
+        blocks.Clear();
+        CheckGuards();
+    }
+
+    private nint Take(nuint bytes)
+    {
+        if (Generation == 0)
+        {
+            throw new ObjectDisposedException(GetType().Name, "It has ended; open another.");
+        }
+        bool check = Device.CheckMemory;
+        nuint size = (bytes + (check ? Guard : 0u) + 255) & ~(nuint)255;
+        while (at < blocks.Count && used + size > blocks[at].Size)
+        {
+            at++;
+            used = 0;
+        }
+        if (at == blocks.Count)
+        {
+            blocks.Add(Device.Rent(size > BlockBytes ? size : BlockBytes));
+            used = 0;
+        }
+        nint data = blocks[at].Block + (nint)used;
+        used += size;
+        Bytes += (long)size;
+        if (check)
+        {
+            byte[] poison = new byte[bytes + Guard];
+            poison.AsSpan().Fill(0xFF);
+            Device.Upload(poison, data);
+            guarded.Add((data, bytes));
+        }
+        return data;
+    }
+
+    private void CheckGuards()
+    {
+        Span<byte> guard = stackalloc byte[Guard];
+        foreach ((nint data, nuint bytes) in guarded)
+        {
+            Device.Download(data + (nint)bytes, guard);
+            if (guard.IndexOfAnyExcept((byte)0xFF) >= 0)
+            {
+                guarded.Clear();
+                throw new KernelException($"memory after a tensor of {bytes} bytes was overwritten");
+            }
+        }
+        guarded.Clear();
+    }
+}
