@@ -1,0 +1,92 @@
+namespace LowRank.Adapters;
+
+/// <summary>What a layer computes from its weight.</summary>
+public enum SiteKind
+{
+    /// <summary>y = x·Wᵀ + b, W [out,in].</summary>
+    Linear,
+    /// <summary>2-D convolution, W [out, in, kernel height, kernel width].</summary>
+    Conv2d,
+    /// <summary>Row lookup, W [vocabulary, width].</summary>
+    Embedding,
+}
+
+/// <summary>Geometry of a convolution.</summary>
+public sealed record Convolution(int Stride = 1, int Padding = 0, int Dilation = 1);
+
+/// <summary>A layer that can be adapted: its path, frozen weight and bias, and the adapter in place, if any. Models are built of these.</summary>
+public sealed class Site
+{
+    /// <summary>Describes a layer.</summary>
+    /// <param name="path">Module path as PEFT names it, for example <c>vit.layers.0.attention.q_proj</c>.</param>
+    /// <param name="kind">What it computes.</param>
+    /// <param name="weight">Weight; for a linear layer [out,in].</param>
+    /// <param name="bias">Bias [out], or null.</param>
+    public Site(string path, SiteKind kind, Parameter weight, Parameter? bias)
+    {
+        (Path, Kind, Weight, Bias) = (path, kind, weight, bias);
+    }
+
+    /// <summary>Module path as PEFT names it.</summary>
+    public string Path { get; }
+
+    /// <summary>Other module paths that name this layer, such as the one in the weight file.</summary>
+    public IReadOnlyList<string> Aliases { get; init; } = [];
+
+    /// <summary>What the layer computes.</summary>
+    public SiteKind Kind { get; }
+
+    /// <summary>Frozen weight, or trained in full fine-tuning; its value may be packed.</summary>
+    public Parameter Weight { get; }
+
+    /// <summary>Bias, or null.</summary>
+    public Parameter? Bias { get; }
+
+    /// <summary>Geometry where <see cref="Kind"/> is Conv2d.</summary>
+    public Convolution Convolution { get; init; } = new();
+
+    /// <summary>True for the output layer, which <c>all-linear</c> leaves out.</summary>
+    public bool IsOutput { get; init; }
+
+    /// <summary>True where the stored weight is [in,out] (GPT-2's Conv1D): the value here is transposed to [out,in], files are not.</summary>
+    public bool IsTransposed { get; init; }
+
+    /// <summary>Rows of the weight seen as a matrix: out, or the vocabulary.</summary>
+    public int Outputs => Weight.Value.Shape[0];
+
+    /// <summary>Columns of the weight seen as a matrix [out, in·kh·kw].</summary>
+    public int Inputs => checked((int)(Weight.Value.Shape.Count / Math.Max(1, Weight.Value.Shape[0])));
+
+    /// <summary>The adapter in place; null: the plain layer.</summary>
+    public Adapter? Adapter { get; internal set; }
+
+    /// <summary>The layer's output, through the adapter where one is in place and enabled.</summary>
+    public Tensor Forward(Tensor x) => Adapter is { Enabled: true } adapter ? adapter.Forward(x) : BaseForward(x);
+
+    /// <summary>The layer's output without an adapter.</summary>
+    public Tensor BaseForward(Tensor x)
+    {
+        if (Kind == SiteKind.Embedding)
+        {
+            return new Gather().Apply(Weight, x);
+        }
+        if (Kind == SiteKind.Linear)
+        {
+            return new Linear().Apply(x, Weight, Bias?.Value);
+        }
+        return FromPatches(new Linear().Apply(Patches(x), Weight.Value.Reshape([Outputs, Inputs]), Bias?.Value), x);
+    }
+
+    /// <summary>The rows a convolution multiplies by its weight matrix: x [batch, c, h, w] → [batch·oh·ow, c·kh·kw].</summary>
+    public Tensor Patches(Tensor x) => Geometry().Apply(x);
+
+    /// <summary>A convolution's rows back as an image: [batch·oh·ow, out] → [batch, out, oh, ow], x being the layer's input.</summary>
+    public Tensor FromPatches(Tensor rows, Tensor x)
+    {
+        (int height, int width) = Geometry().OutputSize(x.Shape[2], x.Shape[3]);
+        int outputs = rows.Shape.Cols;
+        return new Transpose().Apply(rows.Reshape([x.Shape[0], height * width, outputs])).Reshape([x.Shape[0], outputs, height, width]);
+    }
+
+    private Unfold Geometry() => new(Weight.Value.Shape[2], Weight.Value.Shape[3], Convolution.Stride, Convolution.Padding, Convolution.Dilation);
+}
