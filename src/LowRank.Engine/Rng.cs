@@ -57,4 +57,24 @@ public sealed class Rng(ulong seed)
             to[i] = mean + (std * (float)(Math.Sqrt(-2 * Math.Log(u1)) * Math.Cos(2 * Math.PI * u2)));
         }
     }
+
+    /// <summary>A whole number of 0..count-1; none is likelier than another by more than count/2³².</summary>
+    public int Below(int count)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(count, 1);
+        return (int)(((ulong)Philox.Bits(seed, 2, next++) * (uint)count) >> 32);
+    }
+
+    /// <summary>0..count-1 in a random order (Fisher and Yates).</summary>
+    public int[] Permutation(int count)
+    {
+        int[] order = new int[count];
+        for (int i = 0; i < count; i++)
+        {
+            int j = Below(i + 1);
+            order[i] = order[j];
+            order[j] = i;
+        }
+        return order;
+    }
 }
