@@ -1,0 +1,125 @@
+using LowRank.Testing;
+using Xunit;
+
+namespace LowRank.Engine.Tests;
+
+/// <summary>The contract of every op, over the table of rows and every device present.</summary>
+public class OpTests
+{
+    private static readonly DType[] NativeTypes = [DType.F32, DType.BF16];
+
+    public static TheoryData<string, int, string> Rows()
+    {
+        var data = new TheoryData<string, int, string>();
+        foreach (string device in Devices.Present)
+        {
+            for (int i = 0; i < OpRows.All.Count; i++)
+            {
+                data.Add(device, i, OpRows.All[i].ToString());
+            }
+        }
+        return data;
+    }
+
+    public static TheoryData<string, int, DType, string> TypedRows()
+    {
+        var data = new TheoryData<string, int, DType, string>();
+        foreach (string device in Devices.Present)
+        {
+            foreach (DType type in NativeTypes)
+            {
+                for (int i = 0; i < OpRows.All.Count; i++)
+                {
+                    data.Add(device, i, type, OpRows.All[i].ToString());
+                }
+            }
+        }
+        return data;
+    }
+
+    [Theory, MemberData(nameof(TypedRows))]
+    public void Forward_and_gradients_match_the_float64_reference(string deviceName, int row, DType type, string name)
+    {
+        using Device device = Devices.Open(deviceName);
+        var run = new OpRun(OpRows.All[row], type);
+        (double[] y, double[]?[] gradients) = run.On(device, type);
+        (double[] want, double[]?[] wantGradients) = run.On(device, DType.F64);
+        Close.Check(y, want, Close.Bound(type), $"{name} on {deviceName} in {type}");
+        foreach (int i in run.Differentiable)
+        {
+            Close.Check(gradients[i], wantGradients[i], Close.Bound(type), $"{name} on {deviceName} in {type}, gradient of operand {i}");
+        }
+    }
+
+    [Theory, MemberData(nameof(TypedRows))]
+    public void Every_row_has_a_native_kernel(string deviceName, int row, DType type, string name)
+    {
+        using Device device = Devices.Open(deviceName);
+        new OpRun(OpRows.All[row], type).On(device, type);
+        Assert.True(device.Fallbacks.Count == 0, $"{name} in {type} fell back to the reference: {string.Join(", ", device.Fallbacks.Keys)}");
+    }
+
+    [Theory, MemberData(nameof(Rows))]
+    public void Gradient_matches_a_central_difference(string deviceName, int row, string name)
+    {
+        using Device device = Devices.Open(deviceName);
+        var run = new OpRun(OpRows.All[row], DType.F64);
+        double[]?[] gradients = run.On(device, DType.F64).Gradients;
+        foreach (int i in run.Differentiable)
+        {
+            double[] v = run.Direction(i);
+            double want = (run.Loss(device, i, v, Close.Step) - run.Loss(device, i, v, -Close.Step)) / (2 * Close.Step);
+            double got = gradients[i]!.Zip(v, (g, d) => g * d).Sum();
+            double scale = Math.Sqrt(gradients[i]!.Sum(g => g * g) * v.Sum(d => d * d));
+            Assert.True(Math.Abs(got - want) <= Close.Difference * Math.Max(scale, Close.Step), $"{name}, operand {i}: {got:R}, central difference {want:R}");
+        }
+    }
+
+    [Theory, MemberData(nameof(TypedRows))]
+    public void A_second_backward_pass_adds(string deviceName, int row, DType type, string name)
+    {
+        using Device device = Devices.Open(deviceName);
+        var run = new OpRun(OpRows.All[row], type);
+        double[]?[] once = run.On(device, type).Gradients, twice = run.On(device, type, times: 2).Gradients;
+        foreach (int i in run.Differentiable)
+        {
+            Close.Check(twice[i], [.. once[i]!.Select(g => 2 * g)], Close.Bound(type), $"{name} in {type}, gradient of operand {i} added twice");
+        }
+    }
+
+    [Theory, MemberData(nameof(TypedRows))]
+    public void Bits_do_not_depend_on_the_number_of_threads(string deviceName, int row, DType type, string name)
+    {
+        using Device device = Devices.Open(deviceName);
+        var run = new OpRun(OpRows.All[row], type);
+        int threads = CpuDevice.Threads;
+        try
+        {
+            CpuDevice.Threads = 1;
+            (double[] y, double[]?[] gradients) = run.On(device, type);
+            foreach (int count in (ReadOnlySpan<int>)[2, 3])
+            {
+                CpuDevice.Threads = count;
+                (double[] y2, double[]?[] gradients2) = run.On(device, type);
+                Assert.True(y.AsSpan().SequenceEqual(y2), $"{name} in {type}: result differs between 1 and {count} threads");
+                foreach (int i in run.Differentiable)
+                {
+                    Assert.True(gradients[i].AsSpan().SequenceEqual(gradients2[i]), $"{name} in {type}: gradient {i} differs between 1 and {count} threads");
+                }
+            }
+        }
+        finally
+        {
+            CpuDevice.Threads = threads;
+        }
+    }
+
+    [Fact]
+    public void Every_op_of_the_catalogue_has_a_row()
+    {
+        var rows = OpRows.All.Select(r => r.Op.GetType()).ToHashSet();
+        Assert.All(OpCatalog.All, op => Assert.Contains(op.GetType(), rows));
+        Type[] ops = [.. typeof(Op).Assembly.GetTypes().Where(t => t.IsSubclassOf(typeof(Op)) && !t.IsAbstract)];
+        Assert.Equal(ops.Length, OpCatalog.All.Count);
+    }
+}

@@ -1,0 +1,131 @@
+using LowRank.Testing;
+using Xunit;
+
+namespace LowRank.Engine.Tests;
+
+/// <summary>Optimisers against their float64 reference, and what they do with groups, clipping and frozen parameters.</summary>
+public sealed class OptimizerTests : IDisposable
+{
+    private readonly Device device = Devices.Open("cpu");
+
+    public void Dispose() => device.Dispose();
+
+    public static TheoryData<string> Kinds() => ["adamw", "adam", "sgd", "momentum", "nesterov"];
+
+    private static Optimizer Make(string kind, IReadOnlyList<Parameter> parameters) => kind switch
+    {
+        "adamw" => new AdamW(parameters) { WeightDecay = 0.1 },
+        "adam" => new AdamW(parameters) { WeightDecay = 0.1, Coupled = true },
+        "sgd" => new Sgd(parameters) { WeightDecay = 0.1 },
+        "momentum" => new Sgd(parameters) { Momentum = 0.9, Dampening = 0.5 },
+        _ => new Sgd(parameters) { Momentum = 0.9, Nesterov = true, WeightDecay = 0.1 },
+    };
+
+    private double[] Train(string kind, DType type, int steps, double clip = 0)
+    {
+        using Scope store = device.NewStore();
+        var rng = new Rng(3);
+        var first = new float[1000];
+        var second = new float[37];
+        rng.FillUniform(first, -1, 1);
+        rng.FillUniform(second, -1, 1);
+        Parameter[] parameters = [new("a", store.Of([10, 100], first, type)), new("b", store.Of([37], second, type)) { LearningRateScale = 4, WeightDecay = 0 }];
+        using Optimizer optimizer = Make(kind, parameters);
+        optimizer.LearningRate = 0.01;
+        optimizer.MaxGradientNorm = clip;
+        for (int i = 0; i < steps; i++)
+        {
+            using Tape tape = device.BeginTape();
+            Tensor loss = new Add().Apply(
+                new SquaredError().Apply(parameters[0], tape.NewZeros([10, 100], type)),
+                new SquaredError(3).Apply(parameters[1], tape.NewZeros([37], type)));
+            tape.Backward(loss);
+            optimizer.Step();
+        }
+        return [.. parameters[0].Value.ToDoubles(), .. parameters[1].Value.ToDoubles(), optimizer.GradientNorm];
+    }
+
+    [Theory, MemberData(nameof(Kinds))]
+    public void A_hundred_steps_match_the_float64_reference(string kind) =>
+        Close.Check(Train(kind, DType.F32, 100), Train(kind, DType.F64, 100), Close.Bound(DType.F32), kind);
+
+    [Theory, MemberData(nameof(Kinds))]
+    public void Clipping_matches_the_float64_reference(string kind) =>
+        Close.Check(Train(kind, DType.F32, 20, clip: 0.05), Train(kind, DType.F64, 20, clip: 0.05), Close.Bound(DType.F32), kind);
+
+    [Fact]
+    public void Adam_moves_by_the_learning_rate_at_first()
+    {
+        using Scope store = device.NewStore();
+        var p = new Parameter("p", store.Of([2], [1.0, -1.0]));
+        using var optimizer = new AdamW([p]) { LearningRate = 0.5, WeightDecay = 0, Epsilon = 0 };
+        using Tape tape = device.BeginTape();
+        tape.Backward(new SquaredError().Apply(p, tape.NewZeros([2], DType.F64)));
+        optimizer.Step();
+        Close.Check(p.Value.ToDoubles(), [0.5, -0.5], Close.Bound(DType.F64), "first step");
+    }
+
+    [Fact]
+    public void Frozen_parameters_and_those_without_a_gradient_stay()
+    {
+        using Scope store = device.NewStore();
+        Parameter moved = new("moved", store.Of([3], [1f, 2, 3])), frozen = new("frozen", store.Of([3], [1f, 2, 3])), idle = new("idle", store.Of([3], [1f, 2, 3]));
+        using var optimizer = new AdamW([moved, frozen, idle]) { WeightDecay = 0.5 };
+        frozen.Frozen = true;
+        using (Tape tape = device.BeginTape())
+        {
+            tape.Backward(new SquaredError().Apply(moved, frozen));
+            Assert.Null(frozen.Gradient);
+        }
+        using (Tape tape = device.BeginTape())
+        {
+            tape.Backward(new SquaredError().Apply(moved, tape.NewZeros([3], DType.F32)));
+        }
+        optimizer.Step();
+        Assert.NotEqual([1f, 2, 3], moved.Value.ToArray());
+        Assert.Equal([1f, 2, 3], frozen.Value.ToArray());
+        Assert.Equal([1f, 2, 3], idle.Value.ToArray());
+    }
+
+    [Fact]
+    public void A_step_without_gradients_says_so()
+    {
+        using Scope store = device.NewStore();
+        using var optimizer = new Sgd([new Parameter("p", store.Of([1], [1f]))]);
+        Assert.Contains("run Backward first", Assert.Throws<InvalidOperationException>(optimizer.Step).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void State_round_trips_and_continues_bit_for_bit()
+    {
+        double[] whole = Run(10, breakAt: -1), broken = Run(10, breakAt: 4);
+        Assert.Equal(whole, broken);
+    }
+
+    private double[] Run(int steps, int breakAt)
+    {
+        using Scope store = device.NewStore();
+        var p = new Parameter("p", store.Of([5], [1f, 2, 3, 4, 5]));
+        Optimizer optimizer = new AdamW([p]);
+        for (int i = 0; i < steps; i++)
+        {
+            if (i == breakAt)
+            {
+                float[] values = p.Value.ToArray();
+                string[] names = [.. optimizer.Pack.StateNames];
+                var state = optimizer.State().ToDictionary(s => s.Name, s => s.Value.ToArray());
+                long taken = optimizer.Steps;
+                optimizer.Dispose();
+                p = new Parameter("p", store.Of([5], values));
+                optimizer = new AdamW([p]);
+                optimizer.Restore(taken, names, (name, to) => to.Set(state[name]));
+            }
+            using Tape tape = device.BeginTape();
+            tape.Backward(new SquaredError().Apply(p, tape.NewZeros([5], DType.F32)));
+            optimizer.Step();
+        }
+        double[] result = p.Value.ToDoubles();
+        optimizer.Dispose();
+        return result;
+    }
+}

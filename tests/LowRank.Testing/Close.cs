@@ -1,0 +1,77 @@
+using Xunit;
+
+namespace LowRank.Testing;
+
+/// <summary>Every tolerance of the tests, once: relative Frobenius error to float64 on the same rounded inputs (kernels.md, 8.4). NaN fails.</summary>
+public static class Close
+{
+    /// <summary>Bound for an op that computes in <paramref name="type"/>.</summary>
+    public static double Bound(DType type) => type switch
+    {
+        DType.F64 => 1e-12,
+        DType.F32 => 2e-6,
+        DType.BF16 => 5e-3,      // one rounding of the result and one of t or u in the chain
+        DType.F16 => 6e-4,
+        _ => 0,
+    };
+
+    /// <summary>Bound for a directional difference of a float64 forward pass with step <see cref="Step"/>.</summary>
+    public const double Difference = 1e-6;
+
+    /// <summary>Half the width of a central difference.</summary>
+    public const double Step = 1e-5;
+
+    /// <summary>Bound for whole models and trajectories in float32 where a golden names none.</summary>
+    public const double Model = 1e-4;
+
+    /// <summary>‖got − want‖ / ‖want‖, absolute where want is zero; NaN where either has one that the other has not.</summary>
+    public static double Error(ReadOnlySpan<double> got, ReadOnlySpan<double> want)
+    {
+        if (got.Length != want.Length)
+        {
+            return double.NaN;
+        }
+        double difference = 0, norm = 0;
+        for (int i = 0; i < got.Length; i++)
+        {
+            if (got[i].Equals(want[i]))
+            {
+                norm += double.IsFinite(want[i]) ? want[i] * want[i] : 0;
+                continue;
+            }
+            difference += (got[i] - want[i]) * (got[i] - want[i]);
+            norm += want[i] * want[i];
+        }
+        return Math.Sqrt(difference) / (norm > 0 ? Math.Sqrt(norm) : 1);
+    }
+
+    /// <summary>Fails unless the relative error is within the bound.</summary>
+    public static void Check(ReadOnlySpan<double> got, ReadOnlySpan<double> want, double bound, string what)
+    {
+        double error = Error(got, want);
+        Assert.True(error <= bound, $"{what}: relative error {error:E2}, want at most {bound:E1}; first values {Head(got)} against {Head(want)}");
+    }
+
+    /// <summary>Fails unless every element is within atol + rtol·max|want|, the goldens' rule.</summary>
+    public static void CheckMax(ReadOnlySpan<double> got, ReadOnlySpan<double> want, double rtol, double atol, string what)
+    {
+        Assert.True(got.Length == want.Length, $"{what}: {got.Length} values, want {want.Length}");
+        double scale = 0, worst = 0;
+        int at = 0;
+        for (int i = 0; i < want.Length; i++)
+        {
+            scale = Math.Max(scale, Math.Abs(want[i]));
+        }
+        for (int i = 0; i < want.Length; i++)
+        {
+            double difference = got[i].Equals(want[i]) ? 0 : Math.Abs(got[i] - want[i]);
+            if (!(difference <= worst))
+            {
+                (worst, at) = (difference, i);
+            }
+        }
+        Assert.True(worst <= atol + (rtol * scale), $"{what}: [{at}] differs by {worst:E2} (largest magnitude {scale:E2}), want at most {atol + (rtol * scale):E1}");
+    }
+
+    private static string Head(ReadOnlySpan<double> values) => string.Join(", ", values[..Math.Min(3, values.Length)].ToArray().Select(v => v.ToString("G6", null)));
+}

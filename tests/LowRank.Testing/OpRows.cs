@@ -1,0 +1,107 @@
+namespace LowRank.Testing;
+
+/// <summary>One operand of a row: shape and what its values may be.</summary>
+/// <param name="Shape">Dimensions.</param>
+/// <param name="Role">Activation, parameter (F32 beside bf16), frozen matrix, ids, mask.</param>
+/// <param name="Limit">For ids: exclusive upper bound.</param>
+public sealed record Operand(Shape Shape, Role Role = Role.Activation, int Limit = 0)
+{
+    public static implicit operator Operand(Shape shape) => new(shape);
+}
+
+/// <summary>What an operand is.</summary>
+public enum Role
+{
+    /// <summary>Activation with a gradient.</summary>
+    Activation,
+    /// <summary>Parameter with a gradient: F32 beside bf16.</summary>
+    Parameter,
+    /// <summary>Frozen matrix: takes the activations' type, no gradient.</summary>
+    Frozen,
+    /// <summary>Frozen matrix packed in panels where the device packs.</summary>
+    Packed,
+    /// <summary>Parameter without a gradient.</summary>
+    Constant,
+    /// <summary>Activation-typed data without a gradient.</summary>
+    Data,
+    /// <summary>I32 ids below a limit.</summary>
+    Ids,
+    /// <summary>U8 zeros and ones, first of each row one.</summary>
+    Mask,
+    /// <summary>Absent.</summary>
+    None,
+}
+
+/// <summary>An op with operands: runs as forward test, gradient check, guard test on every device, and as a benchmark.</summary>
+public sealed record OpRow(Op Op, params Operand[] Inputs)
+{
+    /// <summary>Name in test output.</summary>
+    public override string ToString() => $"{Op} {string.Join(" ", Inputs.Select(i => i.Role == Role.None ? "-" : i.Shape.ToString()))}";
+}
+
+/// <summary>The table of op rows. Shapes in the order of each op's summary; ragged ones come first: nothing divides a tile.</summary>
+public static class OpRows
+{
+    private static readonly Operand None = new([0], Role.None);
+
+    /// <summary>Every row.</summary>
+    public static IReadOnlyList<OpRow> All { get; } =
+    [
+        new(new Linear(), X(3, 16), W(5, 16)),
+        new(new Linear(), X(2, 7, 33), Packed(65, 33), P(65)),
+        new(new Linear(), X(1, 40), Packed(31, 40), P(31)),
+        new(new Linear(), X(130, 67), P(35, 67), P(35)),
+        new(new Linear(), X(64, 128), Packed(96, 128)),
+        new(new LoraLinear(2), X(3, 16), W(5, 16), P(2, 16), P(5, 2)),
+        new(new LoraLinear(0.5), X(1, 7), Packed(300, 7), P(1, 7), P(300, 1)),
+        new(new LoraLinear(1.5), X(2, 37, 50), Packed(70, 50), P(8, 50), P(70, 8), P(70)),
+        new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(8, 50), P(70, 8), P(70), P(70)),
+        new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(8, 50), P(70, 8), None, C(70)),
+        new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(3, 50), P(70, 3), P(70), None, X(37, 50)),
+        new(new LoraLinear(1), X(260, 96), Packed(128, 96), P(40, 96), P(128, 40)),
+        new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)),
+        new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)),
+        new(new MatMul(), X(5, 9), X(9, 4)),
+        new(new MatMul(TransposeA: true, Scale: 3), X(9, 5), X(9, 4)),
+        new(new MatMul(TransposeB: true), X(33, 17), X(40, 17)),
+        new(new MatMul(true, true), X(9, 5), X(4, 9)),
+        new(new DoraScale(2), P(21), Packed(21, 33), C(4, 33), C(21, 4), C(21)),
+        new(new LayerNorm(1e-5), X(5, 33), P(33), P(33)),
+        new(new LayerNorm(1e-12), X(2, 3, 16)),
+        new(new LayerNorm(1e-5), X(70, 128), P(128), P(128)),
+        new(new Gelu(), X(3, 101)),
+        new(new GeluTanh(), X(3, 101)),
+        new(new Tanh(), X(3, 101)),
+        new(new Relu(), X(3, 101)),
+        new(new Sigmoid(), X(3, 101)),
+        new(new Add(), X(4, 5, 7), X(4, 5, 7)),
+        new(new Add(-0.5), X(4, 5, 7), P(1, 5, 7)),
+        new(new Mul(), X(4, 35), X(4, 35)),
+        new(new Mul(), X(6, 19), P(19)),
+        new(new ScaleRows(), X(7, 18), P(7)),
+        new(new Dropout(0.3, 7, 2), X(9, 41)),
+        new(new Gather(), X(11, 6), new Operand([2, 9], Role.Ids, 11)),
+        new(new Prepend(), X(3, 4, 10), P(10)),
+        new(new Transpose(), X(2, 5, 9)),
+        new(new Unfold(3, 2, 2, 1), X(2, 3, 7, 6)),
+        new(new Unfold(4, 4, 4), X(3, 1, 12, 8)),
+        new(new Unfold(3, 3, 1, 2, 2), X(1, 2, 6, 5)),
+        new(new CrossEntropy(), X(6, 11), new Operand([6], Role.Ids, 11)),
+        new(new CrossEntropy(Ignore: 3, Smoothing: 0.1), X(19, 5), new Operand([19], Role.Ids, 5)),
+        new(new SquaredError(0.5), X(4, 9), new Operand([4, 9], Role.Data)),
+        new(new Attention(3), X(2, 5, 12), X(2, 5, 12), X(2, 5, 12)),
+        new(new Attention(2, Causal: true), X(2, 19, 32), X(2, 19, 32), X(2, 19, 32)),
+        new(new Attention(4, Causal: true, KvHeads: 2), X(1, 6, 32), X(1, 9, 16), X(1, 9, 16)),
+        new(new Attention(2), X(3, 70, 64), X(3, 70, 64), X(3, 70, 64), new Operand([3, 70], Role.Mask)),
+    ];
+
+    private static Operand X(params int[] shape) => new(Shape.Of(shape));
+
+    private static Operand P(params int[] shape) => new(Shape.Of(shape), Role.Parameter);
+
+    private static Operand C(params int[] shape) => new(Shape.Of(shape), Role.Constant);
+
+    private static Operand W(int n, int k) => new([n, k], Role.Frozen);
+
+    private static Operand Packed(int n, int k) => new([n, k], Role.Packed);
+}
