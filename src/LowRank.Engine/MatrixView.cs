@@ -11,7 +11,9 @@ public readonly ref struct MatrixView<T>
         {
             throw new ShapeException($"AsMatrix: span has {data.Length} elements, want {rows}x{cols}");
         }
-        (Data, Rows, Cols) = (data, rows, cols);
+        Data = data;
+        Rows = rows;
+        Cols = cols;
     }
 
     /// <summary>Elements, row by row.</summary>
