@@ -70,6 +70,17 @@ public sealed class DataIdxTests : IDisposable
         Assert.Contains("train-images-idx3-ubyte", Assert.Throws<FileNotFoundException>(() => FashionMnist.Read(folder, train: true)).Message, StringComparison.Ordinal);
 
     [Fact]
+    public void Fashion_mnist_of_the_debian_package_is_read()
+    {
+        Assert.SkipUnless(Directory.Exists(FashionMnist.DebianFolder), "needs the Debian package dataset-fashion-mnist");
+        ImageSet test = FashionMnist.Read(FashionMnist.DebianFolder, train: false);
+        Assert.Equal((10000, 1, 28, 28), (test.Count, test.Channels, test.Height, test.Width));
+        Assert.All(test.Labels.CountBy(label => label), c => Assert.Equal(1000, c.Value));
+        Assert.Equal("Ankle boot", test.Classes[test.Labels[0]]);
+        Assert.Equal((0f, 1f), (test.Pixels.Min(), test.Pixels.Max()));
+    }
+
+    [Fact]
     public void Labels_must_fit_images_and_classes()
     {
         IdxFile images = IdxFile.Read(Write("i", [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 9]));

@@ -1,9 +1,11 @@
 namespace LowRank.Models.Data;
 
-/// <summary>Fashion-MNIST: 60,000 + 10,000 gray images of 28x28, 10 classes; Zalando Research, MIT licence. Debian's package
-/// dataset-fashion-mnist installs the four files into /usr/share/datasets/fashion-mnist.</summary>
+/// <summary>Fashion-MNIST: 60,000 + 10,000 gray images of 28x28, 10 classes; Zalando Research, MIT licence.</summary>
 public static class FashionMnist
 {
+    /// <summary>Where Debian's package dataset-fashion-mnist installs the four files.</summary>
+    public const string DebianFolder = "/usr/share/datasets/fashion-mnist";
+
     /// <summary>The names of the labels 0..9.</summary>
     public static IReadOnlyList<string> ClassNames { get; } =
         ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];

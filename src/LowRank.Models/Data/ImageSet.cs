@@ -70,12 +70,26 @@ public sealed record ImageSet
     {
         float[] pixels = new float[indices.Length * ImageSize];
         int[] labels = new int[indices.Length];
+        Gather(indices, pixels, labels);
+        return With(pixels, labels);
+    }
+
+    /// <summary>Copies the images at <paramref name="indices"/> and their labels, for example into a batch.</summary>
+    /// <param name="indices">[B], of 0..<see cref="Count"/>-1.</param>
+    /// <param name="pixels">[B, Channels·Height·Width].</param>
+    /// <param name="labels">[B].</param>
+    /// <exception cref="ShapeException">A span does not hold as many images.</exception>
+    public void Gather(ReadOnlySpan<int> indices, Span<float> pixels, Span<int> labels)
+    {
+        if (pixels.Length != indices.Length * ImageSize || labels.Length != indices.Length)
+        {
+            throw new ShapeException($"ImageSet: pixels and labels hold {pixels.Length} and {labels.Length}, want {indices.Length * ImageSize} and {indices.Length}");
+        }
         for (int i = 0; i < indices.Length; i++)
         {
-            Image(indices[i]).CopyTo(pixels.AsSpan(i * ImageSize));
+            Image(indices[i]).CopyTo(pixels[(i * ImageSize)..]);
             labels[i] = Labels[indices[i]];
         }
-        return With(pixels, labels);
     }
 
     /// <summary>The first <paramref name="count"/> images of a random order, and those after them.</summary>
