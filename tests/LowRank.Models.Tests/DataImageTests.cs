@@ -150,6 +150,22 @@ public sealed class DataImageTests : IDisposable
         static DecodedImage Never(string path) => throw new InvalidOperationException(path);
     }
 
+    [Fact]
+    public void A_source_is_recognised_by_what_lies_there()
+    {
+        Assert.Equal(1797, ImageSource.Read("digits", train: true, Pixel).Count);
+        Put("flat/a/1.png", "flat/b/1.png", "parts/train/a/1.png", "parts/test/a/1.png", "parts/test/a/2.png");
+        Assert.Equal(2, ImageSource.Read(Path.Combine(folder, "flat"), train: true, Pixel).Count);
+        Assert.Equal(1, ImageSource.Read(Path.Combine(folder, "parts"), train: true, Pixel).Count);
+        Assert.Equal(2, ImageSource.Read(Path.Combine(folder, "parts"), train: false, Pixel).Count);
+        Put("idx/t10k-images-idx3-ubyte", "idx/t10k-labels-idx1-ubyte");
+        File.WriteAllBytes(Path.Combine(folder, "idx/t10k-images-idx3-ubyte"), [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 9]);
+        File.WriteAllBytes(Path.Combine(folder, "idx/t10k-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 1, 3]);
+        Assert.Equal(3, ImageSource.Read(Path.Combine(folder, "idx"), train: false, Pixel).Labels[0]);
+        Assert.Contains("nowhere", Assert.Throws<FileNotFoundException>(() => ImageSource.Read("nowhere", train: true, Pixel)).Message, StringComparison.Ordinal);
+        static DecodedImage Pixel(string path) => new([0], 1, 1, 1);
+    }
+
     private static double Sum(ImageSet set) => set.Pixels.Sum(p => (double)p);
 
     private void Put(params string[] files)

@@ -1,0 +1,36 @@
+using LowRank.Formats;
+
+namespace LowRank.Models.Data;
+
+/// <summary>Finds out what a name given by a user stands for, and reads it.</summary>
+public static class ImageSource
+{
+    /// <summary>The name of the embedded digits.</summary>
+    public const string DigitsName = "digits";
+
+    /// <summary>Reads labelled images from the first of these that <paramref name="source"/> is: the word <c>digits</c> (all of them, 8x8);
+    /// a folder of MNIST-like idx files; a folder with one subfolder of PNG images a class, or with folders <c>train</c> and <c>test</c> of that kind.</summary>
+    /// <param name="source">The word, or a path.</param>
+    /// <param name="train">Which part, where the source has two.</param>
+    /// <param name="decode">Reads a PNG file.</param>
+    /// <exception cref="FileNotFoundException">Nothing is at that path.</exception>
+    /// <exception cref="ModelFormatException">What is there is none of these, or damaged.</exception>
+    public static ImageSet Read(string source, bool train, Func<string, DecodedImage> decode)
+    {
+        if (source == DigitsName)
+        {
+            return Digits.Load();
+        }
+        if (!Directory.Exists(source))
+        {
+            throw new FileNotFoundException($"ImageSource: {source} is neither '{DigitsName}' nor a folder of idx files or PNG images", source);
+        }
+        string part = train ? "train" : "t10k";
+        if (Directory.EnumerateFiles(source, "*-idx3-ubyte*").Any())
+        {
+            return IdxFile.ReadFolder(source, part);
+        }
+        string inside = Path.Combine(source, train ? "train" : "test");
+        return ImageFolder.Read(Directory.Exists(inside) ? inside : source, decode);
+    }
+}
