@@ -6,8 +6,6 @@ namespace LowRank.Engine.Tests;
 /// <summary>The contract of every op, over the table of rows and every device present.</summary>
 public class OpTests
 {
-    private static readonly DType[] NativeTypes = [DType.F32, DType.BF16];
-
     public static TheoryData<string, int, string> Rows()
     {
         var data = new TheoryData<string, int, string>();
@@ -26,9 +24,9 @@ public class OpTests
         var data = new TheoryData<string, int, DType, string>();
         foreach (string device in Devices.Present)
         {
-            foreach (DType type in NativeTypes)
+            for (int i = 0; i < OpRows.All.Count; i++)
             {
-                for (int i = 0; i < OpRows.All.Count; i++)
+                foreach (DType type in OpRows.All[i].Types)
                 {
                     data.Add(device, i, type, OpRows.All[i].ToString());
                 }

@@ -35,6 +35,9 @@ public enum Role
 /// <summary>An op with operands: runs as forward test, gradient check, guard test on every device, and as a benchmark.</summary>
 public sealed record OpRow(Op Op, params Operand[] Inputs)
 {
+    /// <summary>Types that native kernels take with gradients.</summary>
+    public DType[] Types { get; init; } = [DType.F32, DType.BF16];
+
     /// <summary>Name in test output.</summary>
     public override string ToString() => $"{Op} {string.Join(" ", Inputs.Select(i => i.Role == Role.None ? "-" : i.Shape.ToString()))}";
 }
@@ -59,8 +62,8 @@ public static class OpRows
         new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(8, 50), P(70, 8), None, C(70)),
         new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(3, 50), P(70, 3), P(70), None, X(37, 50)),
         new(new LoraLinear(1), X(260, 96), Packed(128, 96), P(40, 96), P(128, 40)),
-        new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)),
-        new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)),
+        new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)) { Types = [DType.F32] },
+        new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)) { Types = [DType.F32] },
         new(new MatMul(), X(5, 9), X(9, 4)),
         new(new MatMul(TransposeA: true, Scale: 3), X(9, 5), X(9, 4)),
         new(new MatMul(TransposeB: true), X(33, 17), X(40, 17)),

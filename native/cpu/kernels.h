@@ -1,0 +1,27 @@
+// Every kernel of the CPU backend, one row each: LR_KERNELS(X) calls X(name, ArgumentStruct). Exports and dispatch are made from it.
+#pragma once
+#include "../abi/lowrank.h"
+
+#define LR_KERNELS(X) \
+    X(pack, PackArgs) X(linear_forward, LinearArgs) X(linear_backward, LinearGradArgs) X(matmul, MatMulArgs) \
+    X(lora_forward, LoraArgs) X(lora_backward, LoraGradArgs) X(add_matmul, AddMatMulArgs) X(row_norm, RowNormArgs) \
+    X(layer_norm_forward, LayerNormArgs) X(layer_norm_backward, LayerNormGradArgs) \
+    X(gelu_forward, UnaryArgs) X(gelu_backward, UnaryGradArgs) X(gelu_tanh_forward, UnaryArgs) X(gelu_tanh_backward, UnaryGradArgs) \
+    X(tanh_forward, UnaryArgs) X(tanh_backward, UnaryGradArgs) X(relu_forward, UnaryArgs) X(relu_backward, UnaryGradArgs) \
+    X(sigmoid_forward, UnaryArgs) X(sigmoid_backward, UnaryGradArgs) \
+    X(add_forward, BinaryArgs) X(add_backward, BinaryGradArgs) X(mul_forward, BinaryArgs) X(mul_backward, BinaryGradArgs) \
+    X(scale_rows_forward, ScaleRowsArgs) X(scale_rows_backward, ScaleRowsGradArgs) X(dropout, DropoutArgs) X(convert, ConvertArgs) X(fill, FillArgs) \
+    X(gather_forward, GatherArgs) X(gather_backward, GatherGradArgs) X(prepend_forward, PrependArgs) X(prepend_backward, PrependGradArgs) \
+    X(transpose, TransposeArgs) X(unfold, UnfoldArgs) X(fold, UnfoldArgs) \
+    X(cross_entropy_forward, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyGradArgs) \
+    X(squared_error_forward, SquaredErrorArgs) X(squared_error_backward, SquaredErrorGradArgs) \
+    X(attention_forward, AttentionArgs) X(attention_backward, AttentionGradArgs) \
+    X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs)
+
+#ifdef LR_NS
+namespace LR_NS {
+#define LR_DECLARE(name, Args) int32_t name(const Args* p);
+LR_KERNELS(LR_DECLARE)
+#undef LR_DECLARE
+} // namespace LR_NS
+#endif

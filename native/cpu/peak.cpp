@@ -1,0 +1,75 @@
+// What the machine can do, measured on the spot: the ceilings that bench rows are compared with.
+#include "pool.h"
+#include "simd.h"
+#include <chrono>
+
+namespace LR_NS {
+
+namespace {
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+template <class F> double best_of(int runs, F&& f) {
+    double best = 1e30;
+    for (int i = 0; i < runs; ++i) {
+        const double start = now();
+        f();
+        const double took = now() - start;
+        best = took < best ? took : best;
+    }
+    return best;
+}
+} // namespace
+
+// Multiply-adds in registers, GFLOP/s over the given threads
+double peak_fma(int32_t threads) {
+    constexpr int Chains = 12;
+    constexpr int64_t Loops = 2000000;
+    const int32_t before = lr::set_threads(threads);
+    const double seconds = best_of(5, [&] {
+        lr::parallel_for(threads, [&](int64_t chunk) {
+            vf acc[Chains];
+            unroll<Chains>([&](auto i) { acc[i] = splat(float(chunk) + i); });
+            const vf a = splat(0.999f), b = splat(1e-3f);
+            for (int64_t l = 0; l < Loops; ++l) {
+                unroll<Chains>([&](auto i) { acc[i] = fma(acc[i], a, b); });
+                asm volatile("" ::: "memory");
+            }
+            vf total{};
+            unroll<Chains>([&](auto i) { total = total + acc[i]; });
+            volatile float keep = sum(total);
+            (void)keep;
+        });
+    });
+    lr::set_threads(before);
+    return 2.0 * Chains * Lanes * double(Loops) * threads / seconds / 1e9;
+}
+
+// Copy of 128 MiB a thread with plain loads and non-temporal stores where there are any, GB/s read plus written
+double copy_bandwidth(int32_t threads) {
+    const int64_t count = (int64_t(128) << 20) / 4;
+    float* from = lr::scratch(10, count * threads);
+    float* to = lr::scratch(11, count * threads);
+    if (!from || !to) return 0;
+    memset(from, 1, size_t(count * threads) * 4);
+    memset(to, 2, size_t(count * threads) * 4);
+    const int32_t before = lr::set_threads(threads);
+    const double seconds = best_of(4, [&] {
+        lr::parallel_for(threads, [&](int64_t chunk) {
+            const float* a = from + chunk * count;
+            float* b = to + chunk * count;
+            for (int64_t i = 0; i < count; i += Lanes) {
+#if defined(__AVX512F__)
+                _mm512_stream_ps(b + i, (__m512)load(a + i));
+#elif defined(__AVX2__)
+                _mm256_stream_ps(b + i, (__m256)load(a + i));
+#else
+                store(b + i, load(a + i));
+#endif
+            }
+        });
+    });
+    lr::set_threads(before);
+    return 8.0 * double(count) * threads / seconds / 1e9;
+}
+
+} // namespace LR_NS

@@ -1,0 +1,112 @@
+// Vectors of the instruction set this file is compiled for: `vf` of `Lanes` floats. LR_NS is the namespace of that set.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <type_traits>
+#include <utility>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#ifndef LR_NS
+#define LR_NS lr_portable
+#endif
+
+namespace LR_NS {
+
+#if defined(__AVX512F__)
+constexpr int Lanes = 16;
+#elif defined(__AVX2__)
+constexpr int Lanes = 8;
+#else
+constexpr int Lanes = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(Lanes * 4)));
+typedef int32_t vi __attribute__((vector_size(Lanes * 4)));
+
+#define LR_INLINE inline __attribute__((always_inline))
+
+LR_INLINE vf load(const float* p) { vf v; memcpy(&v, p, sizeof v); return v; }
+LR_INLINE void store(float* p, vf v) { memcpy(p, &v, sizeof v); }
+LR_INLINE vf splat(float x) { return vf{} + x; }
+LR_INLINE vf as_float(vi v) { vf r; memcpy(&r, &v, sizeof r); return r; }
+LR_INLINE vi as_int(vf v) { vi r; memcpy(&r, &v, sizeof r); return r; }
+LR_INLINE vf select(vi mask, vf yes, vf no) { return as_float((mask & as_int(yes)) | (~mask & as_int(no))); }
+LR_INLINE vf vmax(vf a, vf b) { return select(a > b, a, b); }
+
+// a*b + c, rounded once where the set has FMA
+LR_INLINE vf fma(vf a, vf b, vf c) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+LR_INLINE float sum(vf v) {
+    float s = 0;
+    for (int i = 0; i < Lanes; ++i) s += v[i];
+    return s;
+}
+
+// f(0), f(1), ... f(N-1), each index a constant
+template <int N, class F> LR_INLINE void unroll(F&& f) {
+    [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(std::integral_constant<int, I>{}), ...); }
+    (std::make_integer_sequence<int, N>{});
+}
+
+struct bf16 { uint16_t bits; };
+
+LR_INLINE float widen(float x) { return x; }
+LR_INLINE float widen(bf16 x) {
+    const uint32_t u = uint32_t(x.bits) << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+LR_INLINE void narrow(float x, float& y) { y = x; }
+LR_INLINE void narrow(float x, bf16& y) { // nearest even; NaN stays a quiet NaN
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    y.bits = x != x ? uint16_t((u >> 16) | 0x40) : uint16_t((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+}
+
+LR_INLINE vf load(const bf16* p) {
+#if defined(__AVX512F__)
+    __m256i h;
+    memcpy(&h, p, sizeof h);
+    return (vf)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+#elif defined(__AVX2__)
+    __m128i h;
+    memcpy(&h, p, sizeof h);
+    return (vf)_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+#else
+    vf v;
+    for (int i = 0; i < Lanes; ++i) v[i] = widen(p[i]);
+    return v;
+#endif
+}
+LR_INLINE void store(bf16* p, vf v) {
+    const vi u = as_int(v), even = (u >> 16) & 1;
+    const vi nan = v != v;
+    const vi rounded = (nan & (u | 0x400000)) | (~nan & (u + 0x7FFF + even));
+    for (int i = 0; i < Lanes; ++i) p[i].bits = uint16_t(uint32_t(rounded[i]) >> 16);
+}
+
+// y = value, or y += value
+template <class T> LR_INLINE void put(T* y, float value, bool add) { narrow(add ? widen(*y) + value : value, *y); }
+template <class T> LR_INLINE void put(T* y, vf value, bool add) { store(y, add ? load(y) + value : value); }
+
+// Calls f with a null pointer of the activations' type; false where no kernel takes it.
+template <class F> LR_INLINE bool by_type(int32_t dtype, F&& f) {
+    if (dtype == 1) f(static_cast<float*>(nullptr));
+    else if (dtype == 2) f(static_cast<bf16*>(nullptr));
+    else return false;
+    return true;
+}
+
+} // namespace LR_NS
