@@ -1,0 +1,15 @@
+namespace LowRank.Cli;
+
+/// <summary>What the process returns, by kind of error.</summary>
+internal static class ExitCode
+{
+    public const int Done = 0, Failed = 1, Usage = 2, Cancelled = 130;
+
+    /// <summary>Code for an error that a user can act on; null for a defect, whose stack should be seen.</summary>
+    public static int? Of(Exception error) => error switch
+    {
+        FormatException or ArgumentException or FileNotFoundException or DirectoryNotFoundException => Usage,
+        IOException or UnauthorizedAccessException or InvalidOperationException or NotSupportedException => Failed,
+        _ => null,
+    };
+}

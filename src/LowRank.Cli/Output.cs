@@ -1,0 +1,50 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Spectre.Console;
+
+namespace LowRank.Cli;
+
+/// <summary>Results go to standard output, as a table or as JSON; progress goes to standard error. NO_COLOR is honoured.</summary>
+internal static class Output
+{
+    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
+
+    /// <summary>The console for progress and remarks.</summary>
+    public static IAnsiConsole Error { get; } = AnsiConsole.Create(new AnsiConsoleSettings
+    {
+        Out = new AnsiConsoleOutput(Console.Error),
+        ColorSystem = NoColor ? ColorSystemSupport.NoColors : ColorSystemSupport.Detect,
+        Ansi = Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect,
+    });
+
+    private static bool NoColor => !string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
+
+    /// <summary>Writes rows as JSON objects, or as an aligned table with their keys as headings.</summary>
+    public static void Rows(IReadOnlyList<JsonObject> rows, bool json)
+    {
+        if (json)
+        {
+            Json(new JsonArray([.. rows.Select(r => r.DeepClone())]));
+            return;
+        }
+        if (rows.Count == 0)
+        {
+            return;
+        }
+        string[] keys = [.. rows[0].Select(p => p.Key)];
+        string[][] cells = [keys, .. rows.Select(r => keys.Select(k => Cell(r[k])).ToArray())];
+        int[] widths = [.. keys.Select((_, i) => cells.Max(c => c[i].Length))];
+        foreach (string[] line in cells)
+        {
+            Console.Out.WriteLine(string.Join("  ", line.Select((c, i) => c.PadRight(widths[i]))).TrimEnd());
+        }
+    }
+
+    /// <summary>Writes one JSON value, indented.</summary>
+    public static void Json(JsonNode value) => Console.Out.WriteLine(value.ToJsonString(Indented));
+
+    /// <summary>Writes a line of text.</summary>
+    public static void Line(string text = "") => Console.Out.WriteLine(text);
+
+    private static string Cell(JsonNode? value) => value is null ? "-" : value is JsonArray list ? string.Join(",", list) : value.ToString();
+}
