@@ -21,18 +21,18 @@ LR_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // c[R][NV*Lanes] (+)= a b; a advances by a_step a contraction step, b by b_step
 template <int R, int NV> LR_INLINE void micro(int64_t k, const float* a, int64_t a_step, const float* b, int64_t b_step, float* c, int64_t ldc, bool add) {
     vf acc[R][NV];
-    unroll<R>([&](auto i) { unroll<NV>([&](auto j) { acc[i][j] = add ? load(c + i * ldc + j * Lanes) : vf{}; }); });
+    unroll<R>([&](auto i) LR_LAMBDA { unroll<NV>([&](auto j) LR_LAMBDA { acc[i][j] = add ? load(c + i * ldc + j * Lanes) : vf{}; }); });
     for (int64_t s = 0; s < k; ++s) {
         vf right[NV];
-        unroll<NV>([&](auto j) { right[j] = load(b + j * Lanes); });
-        unroll<R>([&](auto i) {
+        unroll<NV>([&](auto j) LR_LAMBDA { right[j] = load(b + j * Lanes); });
+        unroll<R>([&](auto i) LR_LAMBDA {
             const vf left = splat(a[i]);
-            unroll<NV>([&](auto j) { acc[i][j] = fma(left, right[j], acc[i][j]); });
+            unroll<NV>([&](auto j) LR_LAMBDA { acc[i][j] = fma(left, right[j], acc[i][j]); });
         });
         a += a_step;
         b += b_step;
     }
-    unroll<R>([&](auto i) { unroll<NV>([&](auto j) { store(c + i * ldc + j * Lanes, acc[i][j]); }); });
+    unroll<R>([&](auto i) LR_LAMBDA { unroll<NV>([&](auto j) LR_LAMBDA { store(c + i * ldc + j * Lanes, acc[i][j]); }); });
 }
 
 // Registers hold R x NV accumulators: 12x2 of 32 (AVX-512), 6x2 of 16 (AVX2), 4x2 of 16 (SSE).

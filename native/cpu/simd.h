@@ -27,10 +27,20 @@ typedef float vf __attribute__((vector_size(Lanes * 4)));
 typedef int32_t vi __attribute__((vector_size(Lanes * 4)));
 
 #define LR_INLINE inline __attribute__((always_inline))
+#define LR_LAMBDA __attribute__((always_inline))
 
 LR_INLINE vf load(const float* p) { vf v; memcpy(&v, p, sizeof v); return v; }
 LR_INLINE void store(float* p, vf v) { memcpy(p, &v, sizeof v); }
-LR_INLINE vf splat(float x) { return vf{} + x; }
+// All lanes x; not vf{} + x, which would turn -0 into 0 and cost an addition
+LR_INLINE vf splat(float x) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return (vf)_mm256_set1_ps(x);
+#else
+    return vf{x, x, x, x};
+#endif
+}
 LR_INLINE vf as_float(vi v) { vf r; memcpy(&r, &v, sizeof r); return r; }
 LR_INLINE vi as_int(vf v) { vi r; memcpy(&r, &v, sizeof r); return r; }
 LR_INLINE vf select(vi mask, vf yes, vf no) { return as_float((mask & as_int(yes)) | (~mask & as_int(no))); }
