@@ -7,27 +7,60 @@ public readonly record struct Progress(long Step, long Steps, int Epoch, double 
 public abstract class Adapter
 {
     private readonly List<Parameter> parameters = [];
+    private readonly Tensor before;     // the layer's weight as it was found
+    private Tensor? residual;           // what the method put in its place, if anything
+    private bool enabled = true;
 
-    /// <summary>An adapter for a layer.</summary>
-    protected Adapter(Site site) => Site = site;
+    /// <summary>An adapter for a layer; its tensors live in <paramref name="store"/>.</summary>
+    protected Adapter(Site site, Scope store)
+    {
+        (Site, Store) = (site, store);
+        before = site.Weight.Value;
+    }
 
     /// <summary>The layer.</summary>
     public Site Site { get; }
 
     /// <summary>False: the layer computes as if the adapter were not there.</summary>
-    public bool Enabled { get; set; } = true;
+    public bool Enabled
+    {
+        get => enabled;
+        set
+        {
+            if (residual is not null && value != enabled)
+            {
+                Site.Weight.Replace(value ? residual : before);
+            }
+            enabled = value;
+        }
+    }
 
-    /// <summary>Trainables in the order of declaration; names are PEFT's suffixes, for example <c>lora_A.weight</c>.</summary>
+    /// <summary>True while the layer's weight holds W_eff, so that the plain layer computes the adapted one.</summary>
+    public bool Merged { get; internal set; }
+
+    /// <summary>Trainables in the order of declaration, named <c>{path}.{PEFT's suffix}</c>, for example <c>layers.0.q_proj.lora_A.weight</c>.</summary>
     public IReadOnlyList<Parameter> Parameters => parameters;
 
     /// <summary>False where W_eff cannot replace the adapter; then <see cref="WhyNotMergeable"/> says why.</summary>
-    public virtual bool CanMerge => true;
+    public virtual bool CanMerge => WhyNotMergeable is null;
 
     /// <summary>Reason where <see cref="CanMerge"/> is false.</summary>
     public virtual string? WhyNotMergeable => null;
 
+    /// <summary>True where the method changed the layer's own weight at the start (PiSSA, OLoRA).</summary>
+    public bool ChangesBase => residual is not null;
+
+    /// <summary>Memory of the adapter's tensors.</summary>
+    protected Scope Store { get; }
+
+    /// <summary>Type of the adapter's parameters: F32, or F64 in an F64 model.</summary>
+    protected DType Precision => before.DType.ForParameters();
+
     /// <summary>W_eff in the weight's shape and parameter precision, differentiable in every parameter.</summary>
     public abstract Tensor EffectiveWeight();
+
+    /// <summary>The bias of the layer with the adapter merged, or null where it stays.</summary>
+    public virtual Tensor? EffectiveBias() => null;
 
     /// <summary>x → y. Override only to fuse: it must equal the layer with <see cref="EffectiveWeight"/>.</summary>
     public abstract Tensor Forward(Tensor x);
@@ -45,11 +78,41 @@ public abstract class Adapter
     {
     }
 
-    /// <summary>Declares a trainable.</summary>
-    protected Parameter Declare(string name, Tensor value)
+    /// <summary>Steps taken before the one that runs: random numbers of a step depend on it, so that a resumed run draws the same.</summary>
+    internal long Step { get; private set; }
+
+    internal virtual void StartStep(long step) => Step = step;
+
+    /// <summary>What goes to disk: suffix and value. With <paramref name="plain"/> in a form that goes with the weight as it was before the method changed it.</summary>
+    internal virtual IEnumerable<(string Suffix, Tensor Value)> Saved(bool plain, Scope scope) => parameters.Select(p => (Suffix(p), p.Value));
+
+    /// <summary>Takes the adapter off its layer: the weight is what it was, bit for bit.</summary>
+    internal void Detach()
     {
-        var parameter = new Parameter(name, value);
+        if (residual is { IsAlive: true } && before.IsAlive)
+        {
+            Site.Weight.Replace(before);
+        }
+        Site.Adapter = null;
+    }
+
+    /// <summary>Name of a parameter after the layer's path.</summary>
+    internal string Suffix(Parameter parameter) => parameter.Name[(Site.Path.Length + 1)..];
+
+    /// <summary>Declares a trainable.</summary>
+    protected Parameter Declare(string suffix, Tensor value)
+    {
+        var parameter = new Parameter($"{Site.Path}.{suffix}", value);
         parameters.Add(parameter);
         return parameter;
+    }
+
+    /// <summary>Puts another weight [rows, columns as stored] in the layer's place; the one that was there comes back when the adapter goes.</summary>
+    protected void ReplaceBase(Tensor weight)
+    {
+        using Scope scope = Site.Weight.Value.Device.BeginScope();
+        Tensor rows = weight.ConvertTo(before.DType, scope).Reshape(before.Shape);
+        residual = before.IsPacked ? Packing.Pack(rows, Store) : rows.CopyTo(Store);
+        Site.Weight.Replace(residual);
     }
 }

@@ -3,16 +3,87 @@ using System.Text.Json.Serialization;
 
 namespace LowRank.Adapters;
 
-/// <summary>What a user chooses for an adapter. Names on disk are PEFT's.</summary>
+/// <summary>What a user chooses for an adapter. Names on disk are PEFT's; the formulas stand with each method.</summary>
 public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] string Method)
 {
+    /// <summary>Layers to adapt: names (exact, or a suffix after a dot), a regular expression that the whole path must match, or <c>all-linear</c>.</summary>
+    [JsonPropertyName("target_modules")]
+    public Names? Targets { get; init; }
+
+    /// <summary>Layers to leave out, by the same rules; this wins over <see cref="Targets"/>.</summary>
+    [JsonPropertyName("exclude_modules")]
+    public Names? Exclude { get; init; }
+
+    /// <summary>Numbers of the blocks to adapt; null: all. Applies to suffix matches only.</summary>
+    [JsonPropertyName("layers_to_transform")]
+    public Layers? LayersToTransform { get; init; }
+
+    /// <summary>Name of the list of blocks whose number counts; null: any.</summary>
+    [JsonPropertyName("layers_pattern")]
+    public Names? LayersPattern { get; init; }
+
+    /// <summary>Modules trained as a whole and saved with the adapter, for example the head. They are never adapted.</summary>
+    [JsonPropertyName("modules_to_save")]
+    public IReadOnlyList<string>? ModulesToSave { get; init; }
+
+    /// <summary>Name or folder of the base model.</summary>
+    [JsonPropertyName("base_model_name_or_path")]
+    public string? BaseModel { get; init; }
+
+    /// <summary>Revision of the base model.</summary>
+    [JsonPropertyName("revision")]
+    public string? Revision { get; init; }
+
+    /// <summary>PEFT's task type, for example SEQ_CLS; null where the model is used as it is.</summary>
+    [JsonPropertyName("task_type")]
+    public string? TaskType { get; init; }
+
+    /// <summary>Always true in saved files.</summary>
+    [JsonPropertyName("inference_mode")]
+    public bool InferenceMode { get; init; } = true;
+
+    /// <summary>Class of the base model and its library; PEFT asks for it where there is no task type.</summary>
+    [JsonPropertyName("auto_mapping")]
+    public JsonElement? AutoMapping { get; init; }
+
+    /// <summary>The PEFT version whose format this is.</summary>
+    [JsonPropertyName("peft_version")]
+    public string? PeftVersion { get; init; } = "0.21.2";
+
     /// <summary>Keys of a foreign adapter_config.json that no property claims: kept and written back.</summary>
     [JsonExtensionData]
     public Dictionary<string, JsonElement>? Other { get; set; }
 
-    /// <summary>The adapter of one layer.</summary>
-    public abstract Adapter Create(Site site, Rng rng);
+    /// <summary>The adapter of one layer; its tensors live in <paramref name="store"/>.</summary>
+    public abstract Adapter Create(Site site, Rng rng, Scope store);
 
     /// <summary>Trainable elements for a layer of [outputs, inputs].</summary>
     public abstract long ParameterCount(int outputs, int inputs);
+
+    /// <summary>Throws where settings contradict each other or ask for what is not built.</summary>
+    /// <exception cref="AdapterConfigException">Names the setting and what is wanted.</exception>
+    public virtual void Validate()
+    {
+        if (Targets is { IsPattern: true } && LayersToTransform is not null)
+        {
+            throw Bad("layers_to_transform", "given beside a target_modules pattern", "a list of names in target_modules, or the numbers inside the pattern");
+        }
+        if (LayersPattern is not null && LayersToTransform is null)
+        {
+            throw Bad("layers_pattern", "given alone", "layers_to_transform beside it");
+        }
+    }
+
+    /// <summary>Keys that PEFT writes for this method and no property holds, with their defaults.</summary>
+    internal virtual IEnumerable<KeyValuePair<string, JsonElement>> FixedKeys => [];
+
+    /// <summary>Which biases of the model are trained: none, all or lora_only.</summary>
+    internal virtual string BiasRule => "none";
+
+    /// <summary>The settings that go with what <see cref="Adapter.Saved"/> writes when it is asked for the plain form.</summary>
+    /// <exception cref="AdapterConfigException">There is no such form.</exception>
+    internal virtual AdapterConfig Plain() => this;
+
+    /// <summary>The error for a setting.</summary>
+    private protected AdapterConfigException Bad(string key, object? got, string want) => new($"{GetType().Name}: {key} is {got ?? "null"}, want {want}");
 }

@@ -35,6 +35,31 @@ public abstract class Model : IDisposable
     /// <summary>Module path of a weight given its name in the file; the same unless the architecture renames (PEFT keys use module paths).</summary>
     public virtual string ModulePath(string fileName) => fileName;
 
+    /// <summary>Reads a frozen weight again, row-major and in the type it has here, into a scope; null where the model came from no file. With it a
+    /// merge keeps no second copy of the weights.</summary>
+    public Func<Parameter, Scope, Tensor>? Original { get; set; }
+
+    /// <summary>Puts adapters on the layers that <paramref name="config"/> names. Random starts depend on <paramref name="seed"/> and the layer's path only.</summary>
+    /// <exception cref="AdapterConfigException">The settings contradict each other, ask for what is not built, or name no layer.</exception>
+    /// <exception cref="ShapeException">The rank is too large for a layer where the method needs it.</exception>
+    public AdaptedModel Attach(AdapterConfig config, ulong seed = 0) => new(this, config, seed);
+
+    /// <summary>Trains the weights whose module path starts with one of <paramref name="prefixes"/> and no others: the head, for example.</summary>
+    /// <returns>The trained parameters.</returns>
+    /// <exception cref="AdapterConfigException">A prefix names nothing.</exception>
+    public IReadOnlyList<Parameter> TrainHead(params IReadOnlyList<string> prefixes)
+    {
+        if (prefixes.FirstOrDefault(prefix => !parameters.Values.Any(p => StartsWith(p, prefix))) is { } unknown)
+        {
+            throw new AdapterConfigException($"TrainHead: {unknown} names no weight; this model has {string.Join(", ", parameters.Keys.TakeLast(6))}");
+        }
+        return Train(p => prefixes.Any(prefix => StartsWith(p, prefix)));
+    }
+
+    /// <summary>Trains every weight.</summary>
+    /// <returns>The trained parameters.</returns>
+    public IReadOnlyList<Parameter> TrainAll() => Train(_ => true);
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -55,5 +80,22 @@ public abstract class Model : IDisposable
     {
         sites.Add(site);
         return site;
+    }
+
+    private bool StartsWith(Parameter parameter, string prefix) =>
+        ModulePath(parameter.Name) is var path && (path == prefix || path.StartsWith(prefix + ".", StringComparison.Ordinal));
+
+    private Parameter[] Train(Func<Parameter, bool> chosen)
+    {
+        foreach (Parameter parameter in parameters.Values)
+        {
+            bool train = chosen(parameter);
+            if (train && (parameter.Value.IsPacked || parameter.Value.DType != parameter.Value.DType.ForParameters()))
+            {
+                parameter.Replace(AdaptedModel.Trainable(parameter.Value, Store));
+            }
+            parameter.Frozen = !train;
+        }
+        return [.. parameters.Values.Where(p => !p.Frozen)];
     }
 }

@@ -61,7 +61,17 @@ public sealed class Site
     public Adapter? Adapter { get; internal set; }
 
     /// <summary>The layer's output, through the adapter where one is in place and enabled.</summary>
-    public Tensor Forward(Tensor x) => Adapter is { Enabled: true } adapter ? adapter.Forward(x) : BaseForward(x);
+    public Tensor Forward(Tensor x) => Adapter is { Enabled: true, Merged: false } adapter ? adapter.Forward(x) : BaseForward(x);
+
+    /// <summary>The weight as a row-major matrix [out, in·kh·kw] in parameter precision, in the current scope where it has to be unpacked or widened.</summary>
+    public Tensor WeightMatrix()
+    {
+        Tensor w = Weight.Value;
+        Scope scope = w.Device.Current ?? throw new InvalidOperationException($"Site {Path}: no scope is open; call BeginScope or BeginTape first");
+        w = w.IsPacked ? Packing.Unpack(w, scope) : w;
+        w = w.DType == w.DType.ForParameters() ? w : w.ConvertTo(w.DType.ForParameters(), scope);
+        return w.Shape.Rank == 2 ? w : w.Reshape([Outputs, Inputs]);
+    }
 
     /// <summary>The layer's output without an adapter.</summary>
     public Tensor BaseForward(Tensor x)

@@ -1,7 +1,7 @@
 namespace LowRank;
 
 /// <summary>Frozen matrices in the layout the CPU's matrix kernels read; done once, at load.</summary>
-internal static class Packing
+public static class Packing
 {
     /// <summary>A packed copy of w [n,k] in <paramref name="target"/> where the device packs weights, else a plain copy.</summary>
     public static Tensor Pack(Tensor w, Scope target)
@@ -15,7 +15,7 @@ internal static class Packing
         return packed;
     }
 
-    /// <summary>The row-major matrix again, bit for bit.</summary>
+    /// <summary>A row-major copy in <paramref name="target"/>, bit for bit the matrix that was packed.</summary>
     public static Tensor Unpack(Tensor packed, Scope target)
     {
         if (packed.Layout == Layout.Rows)

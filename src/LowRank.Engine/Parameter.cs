@@ -63,4 +63,14 @@ public sealed class Parameter
         Value.UseGradient(gradient);
         Value.NeedsGradient = !frozen;
     }
+
+    /// <summary>Leaves a pack for the tensor it had before; nothing to do where that is gone or another value was put in place.</summary>
+    internal void MoveBack(Tensor place, Tensor origin)
+    {
+        if (origin.IsAlive && Value.IsAlive && Value.Data == place.Data)
+        {
+            origin.CopyFrom(Value);
+            Replace(origin);
+        }
+    }
 }

@@ -8,6 +8,7 @@ public sealed class ParameterPack : IDisposable
     private readonly Scope store;
     private readonly SortedDictionary<string, Tensor> states = new(StringComparer.Ordinal);
     private readonly long[] starts;
+    private readonly Tensor[] origins;
 
     /// <summary>Moves the parameters' values into a block; their tensors become views of it.</summary>
     /// <exception cref="ShapeException">There is none, two share a name, or types or devices are mixed.</exception>
@@ -30,6 +31,7 @@ public sealed class ParameterPack : IDisposable
             }
             starts[i + 1] = starts[i] + ((value.Shape.Count + Align - 1) / Align * Align);
         }
+        origins = [.. Parameters.Select(p => p.Value)];
         store = first.Device.NewStore();
         Values = Block();
         Gradients = Block();
@@ -80,8 +82,15 @@ public sealed class ParameterPack : IDisposable
         throw new ShapeException($"ParameterPack: {parameter.Name} is not in this pack");
     }
 
-    /// <inheritdoc/>
-    public void Dispose() => store.Dispose();
+    /// <summary>Hands the values back to where they came from, so that a model outlives its optimiser.</summary>
+    public void Dispose()
+    {
+        for (int i = 0; i < Parameters.Count && store.IsOpen; i++)
+        {
+            Parameters[i].MoveBack(View(Values, i), origins[i]);
+        }
+        store.Dispose();
+    }
 
     /// <summary>Runs of elements to update: trainable parameters that have a gradient, neighbours with equal hyper-parameters joined.</summary>
     internal Segment[] Segments(double weightDecay)

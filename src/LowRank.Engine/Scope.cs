@@ -37,6 +37,8 @@ public class Scope : IDisposable
 
     internal int Generation { get; private set; } = 1;
 
+    internal bool IsOpen => Generation != 0;
+
     /// <summary>A tensor of undefined content.</summary>
     public Tensor New(Shape shape, DType type) => New(shape, type, Layout.Rows);
 

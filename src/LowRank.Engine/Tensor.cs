@@ -67,7 +67,13 @@ public sealed class Tensor
         ? (hasGradient ? gradient : null)
         : source.Gradient is { } whole ? new Tensor(whole, offset, Shape) : null;
 
+    /// <summary>True for a frozen matrix in the layout of the matrix kernels; <see cref="Packing.Unpack"/> gives the rows.</summary>
+    public bool IsPacked => Layout == Layout.Panels;
+
     internal Layout Layout { get; }
+
+    /// <summary>False once its scope has ended.</summary>
+    public bool IsAlive => generation == scope.Generation;
 
     internal nint Data => generation == scope.Generation
         ? data

@@ -1,0 +1,132 @@
+using System.Security.Cryptography;
+
+namespace LowRank.Adapters;
+
+public sealed partial class AdaptedModel
+{
+    private MergeMemory merges = MergeMemory.None;
+
+    /// <summary>True while the layers' own weights hold W_eff.</summary>
+    public bool Merged => !merges.IsEmpty;
+
+    /// <summary>W ← W_eff in every adapted layer, rounded to the weight's type; the model then computes without its adapters. Nothing is changed unless
+    /// every W_eff is finite. Needs room for a copy of the adapted weights where the model cannot read them again (<see cref="Model.Original"/>).</summary>
+    /// <exception cref="InvalidOperationException">An adapter cannot be merged, shares its weight with another layer, or gives NaN or infinity.</exception>
+    public MergeReport Merge()
+    {
+        if (Merged)
+        {
+            throw new InvalidOperationException("Merge: the adapters are merged already; call Unmerge first");
+        }
+        Enable();
+        foreach (Adapter adapter in adapters)
+        {
+            if (!adapter.CanMerge)
+            {
+                throw new InvalidOperationException($"Merge: {Config.Method} on {adapter.Site.Path} cannot be merged: {adapter.WhyNotMergeable}");
+            }
+            if (Model.Sites.Any(s => s != adapter.Site && s.Weight == adapter.Site.Weight))
+            {
+                throw new InvalidOperationException($"Merge: {adapter.Site.Path} shares its weight with another layer, which would change too; untie them first");
+            }
+            RequireFinite(adapter);
+        }
+        merges = new MergeMemory(Model);
+        var losses = new List<MergeLoss>();
+        foreach (Adapter adapter in adapters)
+        {
+            using Scope scope = Model.Device.BeginScope();
+            Tensor w = adapter.Site.Weight.Value, effective = adapter.EffectiveWeight();
+            Tensor rounded = effective.ConvertTo(w.DType, scope);
+            losses.Add(Loss(adapter.Site, effective, rounded));
+            Tensor? mergedBias = adapter.EffectiveBias()?.CopyTo(scope);
+            merges.Keep(adapter.Site.Weight, fromFile: !adapter.ChangesBase);
+            w.CopyFrom(w.IsPacked ? Packing.Pack(rounded, scope) : rounded);
+            if (mergedBias is not null)
+            {
+                merges.Keep(adapter.Site.Bias!, fromFile: false);
+                adapter.Site.Bias!.Value.CopyFrom(mergedBias);
+            }
+            adapter.Merged = true;
+        }
+        return new MergeReport(losses);
+    }
+
+    /// <summary>W as it was before <see cref="Merge"/>, bit for bit. Nothing to do where nothing is merged.</summary>
+    /// <exception cref="InvalidOperationException">The file that the weights came from has changed since.</exception>
+    public void Unmerge()
+    {
+        merges.Restore();
+        merges = MergeMemory.None;
+        adapters.ForEach(a => a.Merged = false);
+    }
+
+    private void RequireFinite(Adapter adapter)
+    {
+        using Scope scope = Model.Device.BeginScope();
+        foreach (Tensor? t in (ReadOnlySpan<Tensor?>)[adapter.EffectiveWeight(), adapter.EffectiveBias()])
+        {
+            if (t is not null && t.ToDoubles().Any(v => !double.IsFinite(v)))
+            {
+                throw new InvalidOperationException($"Merge: {Config.Method} on {adapter.Site.Path} gives NaN or infinity, want finite weights; nothing was merged");
+            }
+        }
+    }
+
+    private static MergeLoss Loss(Site site, Tensor effective, Tensor rounded)
+    {
+        if (effective.DType == rounded.DType)
+        {
+            return new MergeLoss(site.Path, 0, 0, 0);
+        }
+        double[] want = effective.ToDoubles(), got = rounded.ToDoubles(), before = site.WeightMatrix().ToDoubles();
+        double max = 0, squares = 0;
+        long moved = 0, vanished = 0;
+        for (int i = 0; i < want.Length; i++)
+        {
+            double off = Math.Abs(got[i] - want[i]);
+            max = Math.Max(max, off);
+            squares += off * off;
+            moved += want[i] != before[i] ? 1 : 0;
+            vanished += want[i] != before[i] && got[i] == before[i] ? 1 : 0;
+        }
+        return new MergeLoss(site.Path, max, Math.Sqrt(squares / Math.Max(1, want.Length)), moved == 0 ? 0 : (double)vanished / moved);
+    }
+
+    /// <summary>What brings overwritten weights back: a copy, or a hash beside a model that can read its file again.</summary>
+    private sealed class MergeMemory(Model? model)
+    {
+        private readonly List<(Parameter Parameter, Tensor? Copy, byte[] Hash)> kept = [];
+        private readonly Scope? store = model?.Device.NewStore();
+
+        public static MergeMemory None { get; } = new(null);
+
+        public bool IsEmpty => model is null;
+
+        public void Keep(Parameter parameter, bool fromFile)
+        {
+            bool again = fromFile && model!.Original is not null;
+            kept.Add((parameter, again ? null : parameter.Value.CopyTo(store!), again ? SHA256.HashData(parameter.Value.ToBytes()) : []));
+        }
+
+        public void Restore()
+        {
+            foreach ((Parameter parameter, Tensor? copy, byte[] hash) in kept.Where(k => k.Parameter.Value.IsAlive))
+            {
+                if (copy is not null)
+                {
+                    parameter.Value.CopyFrom(copy);
+                    continue;
+                }
+                using Scope scope = model!.Device.BeginScope();
+                Tensor read = model.Original!(parameter, scope);
+                if (!SHA256.HashData(read.ToBytes()).AsSpan().SequenceEqual(hash))
+                {
+                    throw new InvalidOperationException($"Unmerge: {parameter.Name} reads differently from its file than before the merge; load the model again");
+                }
+                parameter.Value.CopyFrom(parameter.Value.IsPacked ? Packing.Pack(read, scope) : read);
+            }
+            store?.Dispose();
+        }
+    }
+}

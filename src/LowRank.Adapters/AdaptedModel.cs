@@ -1,0 +1,223 @@
+namespace LowRank.Adapters;
+
+/// <summary>A model with adapters on some of its layers, and what is trained beside them: whole modules and biases. Disposing takes everything off
+/// again; the model is then what it was, bit for bit.</summary>
+public sealed partial class AdaptedModel : IDisposable
+{
+    private readonly List<Adapter> adapters = [];
+    private readonly List<Swap> swaps = [];      // whole modules, then biases
+    private readonly Scope store;
+    private bool disposed;
+
+    internal AdaptedModel(Model model, AdapterConfig config, ulong seed)
+    {
+        config.Validate();
+        IReadOnlyList<Site> sites = TargetRules.Select(config, model);
+        if (sites.FirstOrDefault(s => s.Adapter is not null) is { } taken)
+        {
+            throw new InvalidOperationException($"Attach: {taken.Path} has an adapter already; dispose the other AdaptedModel first");
+        }
+        (Model, Config) = (model, config);
+        store = model.Device.NewStore();
+        try
+        {
+            var rng = new Rng(seed);
+            foreach (Site site in sites)
+            {
+                adapters.Add(site.Adapter = config.Create(site, rng.Fork(site.Path), store));
+            }
+            Train(WholeModules(), SwapKind.Module);
+            Train(Biases(), SwapKind.Bias);
+            Parameters = [.. adapters.SelectMany(a => a.Parameters), .. swaps.Select(s => s.Parameter)];
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    private enum SwapKind
+    {
+        Module,
+        Bias,
+    }
+
+    /// <summary>The model underneath.</summary>
+    public Model Model { get; }
+
+    /// <summary>What was asked for.</summary>
+    public AdapterConfig Config { get; private set; }
+
+    /// <summary>The adapters, in the order of the model's layers.</summary>
+    public IReadOnlyList<Adapter> Adapters => adapters;
+
+    /// <summary>Everything trained: adapters, whole modules, biases.</summary>
+    public IReadOnlyList<Parameter> Parameters { get; } = [];
+
+    /// <summary>Trainable elements.</summary>
+    public long ParameterCount => Parameters.Where(p => !p.Frozen).Sum(p => p.Value.Shape.Count);
+
+    /// <summary>False after <see cref="Disable"/>.</summary>
+    public bool Enabled { get; private set; } = true;
+
+    /// <summary>Steps taken; what is drawn at random in a step depends on it. Set it when a run is resumed.</summary>
+    public long Steps
+    {
+        get;
+        set
+        {
+            field = value;
+            foreach (Adapter adapter in adapters)
+            {
+                adapter.StartStep(value);
+            }
+        }
+    }
+
+    /// <summary>Brings the adapters, whole modules and biases back after <see cref="Disable"/>.</summary>
+    public void Enable()
+    {
+        if (!Enabled)
+        {
+            adapters.ForEach(a => a.Enabled = true);
+            swaps.ForEach(s => s.PutTrained());
+            Enabled = true;
+        }
+    }
+
+    /// <summary>The model computes as before the attachment until <see cref="Enable"/>. Merged weights are unmerged first.</summary>
+    public void Disable()
+    {
+        if (Enabled)
+        {
+            Unmerge();
+            adapters.ForEach(a => a.Enabled = false);
+            swaps.ForEach(s => s.PutOriginal(frozen: true));
+            Enabled = false;
+        }
+    }
+
+    /// <summary>Sum of what the adapters add to the loss, or null where none does.</summary>
+    public Tensor? Penalty()
+    {
+        Tensor? sum = null;
+        foreach (Adapter adapter in adapters)
+        {
+            if (adapter.Penalty() is { } term)
+            {
+                sum = sum is null ? term : new Add().Apply(sum, term);
+            }
+        }
+        return sum;
+    }
+
+    /// <summary>One step: BeforeStep of every adapter, the optimiser, AfterStep.</summary>
+    /// <exception cref="InvalidOperationException">The adapters are merged or disabled, or there is no gradient.</exception>
+    public void Step(Optimizer optimizer, Progress? progress = null)
+    {
+        if (!Enabled || adapters.Exists(a => a.Merged))
+        {
+            throw new InvalidOperationException($"AdaptedModel: the adapters are {(Enabled ? "merged" : "disabled")}, want them in place to train; call {(Enabled ? "Unmerge" : "Enable")} first");
+        }
+        Progress now = progress ?? new Progress(Steps, 0, 0, optimizer.LearningRate);
+        adapters.ForEach(a => a.BeforeStep(now));
+        optimizer.Step();
+        adapters.ForEach(a => a.AfterStep(now));
+        Steps++;
+    }
+
+    /// <summary>Takes everything off the model.</summary>
+    public void Dispose()
+    {
+        if (disposed)
+        {
+            return;
+        }
+        disposed = true;
+        if (!merges.IsEmpty)
+        {
+            Unmerge();
+        }
+        adapters.ForEach(a => a.Detach());
+        swaps.ForEach(s => s.PutOriginal(s.WasFrozen));
+        store.Dispose();
+    }
+
+    private void Train(IEnumerable<Parameter> parameters, SwapKind kind)
+    {
+        foreach (Parameter parameter in parameters)
+        {
+            var swap = new Swap(parameter, kind);
+            swaps.Add(swap);
+            parameter.Replace(Trainable(parameter.Value, store));
+            parameter.Frozen = false;
+        }
+    }
+
+    /// <summary>A copy that can be trained: row-major, in parameter precision.</summary>
+    internal static Tensor Trainable(Tensor value, Scope target)
+    {
+        using Scope scope = value.Device.BeginScope();
+        return (value.IsPacked ? Packing.Unpack(value, scope) : value).ConvertTo(value.DType.ForParameters(), target);
+    }
+
+    private List<Parameter> WholeModules()
+    {
+        List<Parameter> found = [];
+        foreach (string module in Config.ModulesToSave ?? [])
+        {
+            Parameter[] inside = [.. Model.Parameters.Values.Where(p => TargetRules.Covers(module, Model.ModulePath(p.Name)))];
+            if (inside.Length == 0 && Config.TaskType is null)     // a task type adds names that the model may lack
+            {
+                throw new AdapterConfigException($"{Config.GetType().Name}: modules_to_save {module} names no module; this model has {string.Join(", ", Model.Parameters.Keys.Take(6))} ...");
+            }
+            found.AddRange(inside.Except(found));
+        }
+        return found;
+    }
+
+    private Parameter[] Biases()
+    {
+        IEnumerable<Parameter> biases = Config.BiasRule switch
+        {
+            "all" => Model.Parameters.Values.Where(p => p.Name.Contains("bias", StringComparison.Ordinal)),
+            "lora_only" => adapters.Select(a => a.Site.Bias).OfType<Parameter>(),
+            _ => [],
+        };
+        return [.. biases.Distinct().Where(p => !swaps.Exists(s => s.Parameter == p))];
+    }
+
+    /// <summary>A parameter of the model that is trained as a copy, and the tensor that comes back.</summary>
+    private sealed class Swap(Parameter parameter, SwapKind kind)
+    {
+        private Tensor? trained;
+
+        public Parameter Parameter => parameter;
+
+        public SwapKind Kind => kind;
+
+        public bool WasFrozen { get; } = parameter.Frozen;
+
+        public Tensor Original { get; } = parameter.Value;
+
+        public void PutOriginal(bool frozen)
+        {
+            if (!Original.IsAlive)
+            {
+                return;
+            }
+            trained ??= parameter.Value;
+            parameter.Frozen = true;
+            parameter.Replace(Original);
+            parameter.Frozen = frozen;
+        }
+
+        public void PutTrained()
+        {
+            parameter.Replace(trained!);
+            parameter.Frozen = false;
+            trained = null;
+        }
+    }
+}

@@ -1,0 +1,219 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace LowRank.Adapters;
+
+/// <summary>How A and B start, as PEFT writes it: true, false or a name.</summary>
+[JsonConverter(typeof(LoraInitConverter))]
+public sealed record LoraInit
+{
+    private const string PissaPrefix = "pissa_niter_";
+
+    private LoraInit(string name) => Name = name;
+
+    /// <summary>A uniform ±1/√in, B zero.</summary>
+    public static LoraInit Default { get; } = new("true");
+
+    /// <summary>Both as torch starts its layers: W_eff differs from W.</summary>
+    public static LoraInit None { get; } = new("false");
+
+    /// <summary>A normal with deviation 1/r, B zero.</summary>
+    public static LoraInit Gaussian { get; } = new("gaussian");
+
+    /// <summary>A and B from one orthogonal r×r matrix, so that A·Aᵀ meets no B; r even.</summary>
+    public static LoraInit Orthogonal { get; } = new("orthogonal");
+
+    /// <summary>The r largest singular components of W are trained, the rest is frozen (arXiv 2404.02948).</summary>
+    public static LoraInit Pissa { get; } = new("pissa");
+
+    /// <summary>The first r columns and rows of W = Q·R are trained, the rest is frozen (arXiv 2406.01775).</summary>
+    public static LoraInit Olora { get; } = new("olora");
+
+    /// <summary><c>true</c>, <c>false</c> or PEFT's name.</summary>
+    public string Name { get; }
+
+    /// <summary>PiSSA by a randomised SVD with <paramref name="iterations"/> power iterations: faster on large layers, close enough to train from.</summary>
+    public static LoraInit PissaIterations(int iterations) => new(PissaPrefix + iterations);
+
+    /// <summary>By PEFT's name; what is not built is refused by <see cref="LoraConfig.Validate"/>.</summary>
+    public static LoraInit Of(string name) => new(name);
+
+    /// <summary>Power iterations of a randomised PiSSA, or null.</summary>
+    internal int? Iterations => Name.StartsWith(PissaPrefix, StringComparison.Ordinal) && int.TryParse(Name.AsSpan(PissaPrefix.Length), out int count) && count >= 0 ? count : null;
+
+    internal bool IsPissa => this == Pissa || Iterations is not null;
+
+    internal bool ChangesBase => IsPissa || this == Olora;
+
+    internal bool IsBuilt => IsPissa || this == Default || this == None || this == Gaussian || this == Orthogonal || this == Olora;
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
+}
+
+/// <summary>LoRA (arXiv 2106.09685) and its relatives by switch: rsLoRA (2312.03732), DoRA (2402.09353), PiSSA and OLoRA as starts.
+/// W_eff = W + s·B·A, s = Alpha/Rank, with <see cref="RankStabilized"/> Alpha/√Rank; DoRA scales the rows of W_eff to length m.</summary>
+public sealed record LoraConfig() : AdapterConfig("LORA")
+{
+    private static readonly IReadOnlyDictionary<string, double> NoPattern = new Dictionary<string, double>();
+
+    /// <summary>r: rows of A, columns of B.</summary>
+    [JsonPropertyName("r")]
+    public int Rank { get; init; } = 8;
+
+    /// <summary>Numerator of the scale s.</summary>
+    [JsonPropertyName("lora_alpha"), JsonConverter(typeof(NumberConverter))]
+    public double Alpha { get; init; } = 8;
+
+    /// <summary>s = Alpha/√Rank in place of Alpha/Rank.</summary>
+    [JsonPropertyName("use_rslora")]
+    public bool RankStabilized { get; init; }
+
+    /// <summary>Train the length of each row of W_eff apart from its direction.</summary>
+    [JsonPropertyName("use_dora")]
+    public bool Dora { get; init; }
+
+    /// <summary>Share of the adapter's inputs dropped while a tape records.</summary>
+    [JsonPropertyName("lora_dropout"), JsonConverter(typeof(FloatConverter))]
+    public double Dropout { get; init; }
+
+    /// <summary>Biases of the model that are trained too: none, all, or lora_only (those of adapted layers).</summary>
+    [JsonPropertyName("bias")]
+    public string Bias { get; init; } = "none";
+
+    /// <summary>B has a bias of its own, scaled by s.</summary>
+    [JsonPropertyName("lora_bias")]
+    public bool LoraBias { get; init; }
+
+    /// <summary>Other ranks for layers whose path ends with an expression; the first that matches counts.</summary>
+    [JsonPropertyName("rank_pattern"), JsonConverter(typeof(NumberMapConverter))]
+    public IReadOnlyDictionary<string, double> RankPattern { get; init; } = NoPattern;
+
+    /// <summary>Other values of <see cref="Alpha"/>, as <see cref="RankPattern"/>.</summary>
+    [JsonPropertyName("alpha_pattern"), JsonConverter(typeof(NumberMapConverter))]
+    public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = NoPattern;
+
+    /// <summary>How A and B start.</summary>
+    [JsonPropertyName("init_lora_weights")]
+    public LoraInit Init { get; init; } = LoraInit.Default;
+
+    /// <summary>The stored weights are [in, out] (GPT-2). Sites hold them transposed already; kept for the file.</summary>
+    [JsonPropertyName("fan_in_fan_out")]
+    public bool FanInFanOut { get; init; }
+
+    /// <inheritdoc/>
+    internal override string BiasRule => Bias;
+
+    /// <inheritdoc/>
+    internal override IEnumerable<KeyValuePair<string, JsonElement>> FixedKeys => LoraKeys.Defaults;
+
+    /// <inheritdoc/>
+    public override Adapter Create(Site site, Rng rng, Scope store) => new Lora(this, site, rng, store);
+
+    /// <inheritdoc/>
+    public override long ParameterCount(int outputs, int inputs) => ((long)Rank * (outputs + inputs)) + (Dora ? outputs : 0) + (LoraBias ? outputs : 0);
+
+    /// <inheritdoc/>
+    public override void Validate()
+    {
+        base.Validate();
+        RequireRank("r", Rank);
+        foreach ((string pattern, double rank) in RankPattern)
+        {
+            RequireRank($"rank_pattern {pattern}", rank);
+        }
+        foreach ((string pattern, double alpha) in AlphaPattern.Prepend(new("", Alpha)))
+        {
+            if (!double.IsFinite(alpha))
+            {
+                throw Bad(pattern.Length == 0 ? "lora_alpha" : $"alpha_pattern {pattern}", alpha, "a finite number");
+            }
+        }
+        if (!(Dropout >= 0 && Dropout < 1))
+        {
+            throw Bad("lora_dropout", Dropout, "0 or more and less than 1");
+        }
+        if (Bias is not ("none" or "all" or "lora_only"))
+        {
+            throw Bad("bias", Bias, "none, all or lora_only");
+        }
+        if (!Init.IsBuilt)
+        {
+            throw Bad("init_lora_weights", Init, $"true, false, gaussian, orthogonal, pissa, pissa_niter_[count] or olora; {LoraKeys.WhyNot(Init.Name)}");
+        }
+        if (Init == LoraInit.Orthogonal && RankPattern.Values.Append(Rank).Any(rank => rank % 2 != 0))
+        {
+            throw Bad("r", Rank, "an even rank for init_lora_weights orthogonal");
+        }
+        if (LoraBias && Dora)
+        {
+            throw Bad("lora_bias", true, "false beside use_dora");
+        }
+        if (LoraBias && Init != LoraInit.Default && Init != LoraInit.None)
+        {
+            throw Bad("lora_bias", true, $"false beside init_lora_weights {Init}");
+        }
+        LoraKeys.Refuse(this);
+    }
+
+    /// <inheritdoc/>
+    internal override AdapterConfig Plain()
+    {
+        if (!Init.ChangesBase)
+        {
+            return this;
+        }
+        if (RankStabilized && (RankPattern.Count > 0 || AlphaPattern.Count > 0))
+        {
+            throw Bad("use_rslora", true, $"no rank_pattern or alpha_pattern beside it to write {Init} as plain LoRA (PEFT cannot read it either); keep the init, or merge");
+        }
+        double factor = RankStabilized ? Math.Sqrt(2) : 2;     // so that s stays what it is at twice the rank
+        return this with
+        {
+            Rank = 2 * Rank,
+            Alpha = factor * Alpha,
+            RankPattern = RankPattern.ToDictionary(p => p.Key, p => 2 * p.Value),
+            AlphaPattern = AlphaPattern.ToDictionary(p => p.Key, p => factor * p.Value),
+            Init = LoraInit.Default,
+        };
+    }
+
+    /// <summary>Rank of a layer after <see cref="RankPattern"/>.</summary>
+    public int RankOf(Site site) => (int)TargetRules.FirstMatch(RankPattern, site, Rank);
+
+    /// <summary>Scale s of a layer after the patterns.</summary>
+    public double ScaleOf(Site site)
+    {
+        int rank = RankOf(site);
+        return TargetRules.FirstMatch(AlphaPattern, site, Alpha) / (RankStabilized ? Math.Sqrt(rank) : rank);
+    }
+
+    private void RequireRank(string key, double rank)
+    {
+        if (rank < 1 || rank != Math.Floor(rank) || rank > int.MaxValue)
+        {
+            throw Bad(key, rank, "a whole number of at least 1");
+        }
+    }
+}
+
+internal sealed class LoraInitConverter : JsonConverter<LoraInit>
+{
+    public override LoraInit Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) => reader.TokenType switch
+    {
+        JsonTokenType.True => LoraInit.Default,
+        JsonTokenType.False => LoraInit.None,
+        JsonTokenType.String when reader.GetString() is not ("true" or "false") => LoraInit.Of(reader.GetString()!),
+        _ => throw new JsonException("want true, false or the name of an init"),
+    };
+
+    public override void Write(Utf8JsonWriter writer, LoraInit value, JsonSerializerOptions options)
+    {
+        if (value == LoraInit.Default || value == LoraInit.None)
+        {
+            writer.WriteBooleanValue(value == LoraInit.Default);
+            return;
+        }
+        writer.WriteStringValue(value.Name);
+    }
+}
