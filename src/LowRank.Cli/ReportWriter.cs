@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
+using LowRank.Formats;
 
 namespace LowRank.Cli;
 
@@ -40,7 +41,7 @@ internal static class ReportWriter
         Directory.CreateDirectory(folder);
         foreach ((string file, byte[] bytes) in files)
         {
-            Replace(Path.Combine(folder, file), bytes);
+            AtomicFile.WriteBytes(Path.Combine(folder, file), bytes);
         }
         return [.. files.Select(f => Path.Combine(folder, f.File))];
     }
@@ -166,24 +167,4 @@ internal static class ReportWriter
         bool fact => fact ? "yes" : "no",
         _ => cell.ToString()!.Replace("|", "\\|", StringComparison.Ordinal),
     };
-
-    // A reader sees the old file or the new one: temporary name in the same folder, flushed to disk, renamed.
-    private static void Replace(string path, byte[] bytes)
-    {
-        string temporary = $"{path}.{Environment.ProcessId}.tmp";
-        try
-        {
-            using (FileStream stream = new(temporary, FileMode.Create, FileAccess.Write))
-            {
-                stream.Write(bytes);
-                stream.Flush(flushToDisk: true);
-            }
-            File.Move(temporary, path, overwrite: true);
-        }
-        catch
-        {
-            File.Delete(temporary);
-            throw;
-        }
-    }
 }

@@ -97,7 +97,7 @@ public sealed class ReportTests : IDisposable
         Directory.CreateDirectory(taken);
         File.WriteAllText(Path.Combine(taken, "inside"), "");
         Assert.ThrowsAny<IOException>(() => ReportWriter.Write(folder, new Report("t", [], ["a"], [["x"]], [])));
-        Assert.DoesNotContain(Directory.EnumerateFiles(folder), f => f.EndsWith(".tmp", StringComparison.Ordinal));
+        Assert.DoesNotContain(Directory.EnumerateFiles(folder), f => f.EndsWith(AtomicFile.TemporaryEnding, StringComparison.Ordinal));
     }
 
     [Fact]

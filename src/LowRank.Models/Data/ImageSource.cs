@@ -9,7 +9,7 @@ public static class ImageSource
     public const string DigitsName = "digits";
 
     /// <summary>Reads labelled images from the first of these that <paramref name="source"/> is: the word <c>digits</c> (all of them, 8x8);
-    /// a folder of MNIST-like idx files; a folder with one subfolder of PNG images a class, or with folders <c>train</c> and <c>test</c> of that kind.</summary>
+    /// a safetensors file with arrays <c>images</c> and <c>labels</c>; a folder of MNIST-like idx files; a folder with one subfolder of PNG images a class, or with folders <c>train</c> and <c>test</c> of that kind.</summary>
     /// <param name="source">The word, or a path.</param>
     /// <param name="train">Which part, where the source has two.</param>
     /// <param name="decode">Reads a PNG file.</param>
@@ -21,9 +21,13 @@ public static class ImageSource
         {
             return Digits.Load();
         }
+        if (File.Exists(source))
+        {
+            return ImageArrays.Read(source);
+        }
         if (!Directory.Exists(source))
         {
-            throw new FileNotFoundException($"ImageSource: {source} is neither '{DigitsName}' nor a folder of idx files or PNG images", source);
+            throw new FileNotFoundException($"ImageSource: {source} is neither '{DigitsName}' nor a safetensors file, nor a folder of idx files or PNG images", source);
         }
         string part = train ? "train" : "t10k";
         if (Directory.EnumerateFiles(source, "*-idx3-ubyte*").Any())
