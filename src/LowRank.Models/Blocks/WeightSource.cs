@@ -1,0 +1,64 @@
+using LowRank.Formats;
+
+namespace LowRank.Models.Blocks;
+
+/// <summary>Where a model's weights come from while it is built: a file, or random numbers.</summary>
+internal abstract class WeightSource
+{
+    /// <summary>True where a weight of that name can be had.</summary>
+    public abstract bool Has(string name);
+
+    /// <summary>The weight in <paramref name="type"/> and <paramref name="shape"/>, made in <paramref name="scope"/>.</summary>
+    /// <exception cref="ModelFormatException">A file lacks it or has another shape.</exception>
+    public abstract Tensor Take(string name, Shape shape, DType type, Init init, Scope scope);
+
+    /// <summary>Checks that nothing was left over.</summary>
+    /// <exception cref="ModelFormatException">A file holds tensors that the model does not have.</exception>
+    public abstract void Finish();
+}
+
+/// <summary>Weights drawn by name: the same seed gives each weight the same values whatever else the model has.</summary>
+internal sealed class RandomWeights(Rng rng) : WeightSource
+{
+    public override bool Has(string name) => true;
+
+    public override Tensor Take(string name, Shape shape, DType type, Init init, Scope scope) => init.Make(scope, rng.Fork(name), shape, type);
+
+    public override void Finish()
+    {
+    }
+}
+
+/// <summary>Weights of a file. Names in <paramref name="renew"/> are drawn from <paramref name="random"/> instead: a head for other classes.</summary>
+internal sealed class FileWeights(TensorSource file, IReadOnlySet<string> renew, WeightSource random) : WeightSource
+{
+    private static readonly string[] Buffers = [".position_ids", ".masked_bias", ".attn.bias", "rotary_emb.inv_freq"];
+    private readonly HashSet<string> taken = new(StringComparer.Ordinal);
+
+    public override bool Has(string name) => file.Contains(name);
+
+    public override Tensor Take(string name, Shape shape, DType type, Init init, Scope scope)
+    {
+        taken.Add(name);
+        if (renew.Contains(name))
+        {
+            return random.Take(name, shape, type, init, scope);
+        }
+        SafeTensorsEntry entry = file[name];
+        if (!entry.Dimensions.SequenceEqual(shape.Select(d => (long)d)))
+        {
+            throw new ModelFormatException($"{file.Name}: tensor '{name}' is {entry}, want {shape} as config.json says") { File = file.Name, Key = name };
+        }
+        return file.Load(name, scope, type);
+    }
+
+    public override void Finish()
+    {
+        string[] surplus = [.. file.Entries.Select(e => e.Name).Where(n => !taken.Contains(n) && !Buffers.Any(b => n.EndsWith(b, StringComparison.Ordinal)))];
+        if (surplus.Length > 0)
+        {
+            string few = string.Join(", ", surplus.Take(3).Select(n => $"'{(n.Length > 100 ? n[..100] + "..." : n)}'"));
+            throw new ModelFormatException($"{file.Name}: {surplus.Length} tensors belong to no layer that config.json describes, such as {few}") { File = file.Name, Key = surplus[0] };
+        }
+    }
+}

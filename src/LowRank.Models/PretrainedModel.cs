@@ -1,0 +1,118 @@
+using LowRank.Adapters;
+using LowRank.Formats;
+using LowRank.Models.Blocks;
+
+namespace LowRank.Models;
+
+/// <summary>A network that lives in a folder as Hugging Face lays it out: config.json and safetensors. Blocks declare their weights here.</summary>
+public abstract class PretrainedModel : Model
+{
+    /// <summary>Name of the weight file.</summary>
+    public const string WeightFile = "model.safetensors";
+
+    private static readonly SortedDictionary<string, Func<string, Device, LoadOptions, PretrainedModel>> Architectures = new(StringComparer.Ordinal)
+    {
+        [VisionTransformerConfig.ModelTypeName] = VisionTransformer.Load,
+    };
+
+    private readonly Dictionary<string, string> paths = new(StringComparer.Ordinal);
+    private readonly bool pack;
+    private readonly double initializerRange;
+    private WeightSource? source;
+    private Scope? staging;
+
+    /// <summary>An empty network whose blocks take their weights from <paramref name="source"/> until <see cref="Built"/> is called.</summary>
+    private protected PretrainedModel(Device device, DType type, WeightSource source, bool pack, double initializerRange)
+        : base(device, type is DType.F32 or DType.BF16 or DType.F64 ? type : throw new ShapeException($"Model: type is {type}, want F32, BF16 or F64"))
+    {
+        this.source = source;
+        this.pack = pack;
+        this.initializerRange = initializerRange;
+        staging = device.NewStore();
+    }
+
+    /// <summary>The model_type values that <see cref="Load(string, Device, LoadOptions?)"/> knows.</summary>
+    public static IEnumerable<string> ModelTypes => Architectures.Keys;
+
+    /// <summary>Loads whatever model the folder's config.json describes.</summary>
+    /// <exception cref="ModelFormatException">The model_type is unknown (the message lists those known), or config and weights contradict.</exception>
+    /// <exception cref="IOException">A file is missing or unreadable.</exception>
+    public static PretrainedModel Load(string folder, Device device, LoadOptions? options = null)
+    {
+        string type = ConfigFile.ModelType(folder);
+        return Architectures.TryGetValue(type, out var load)
+            ? load(folder, device, options ?? new())
+            : throw new ModelFormatException($"{Path.Combine(folder, ConfigFile.Name)}: model_type is '{type}', want one of {string.Join(", ", ModelTypes)}") { File = Path.Combine(folder, ConfigFile.Name), Key = "model_type" };
+    }
+
+    /// <inheritdoc/>
+    public override string ModulePath(string fileName) => paths.GetValueOrDefault(fileName, fileName);
+
+    /// <summary>Input → the network's main output.</summary>
+    /// <exception cref="ShapeException">The input has another shape than the config says.</exception>
+    public abstract Tensor Forward(Tensor input);
+
+    /// <summary>Writes config.json and model.safetensors, each whole or not at all, with the names that the loader reads; other files in the folder stay.</summary>
+    /// <param name="folder">Made where it is missing.</param>
+    /// <param name="type">Type of the weights on disk; null keeps each weight's own.</param>
+    /// <exception cref="IOException">A file cannot be written.</exception>
+    public void Save(string folder, DType? type = null)
+    {
+        Directory.CreateDirectory(folder);
+        using Scope scope = Device.NewStore();
+        SafeTensorsFile.Save(
+            Path.Combine(folder, WeightFile),
+            Parameters.Values.Select(p => TensorData.Of(p.Name, type is { } t && t != p.Value.DType ? Widen(p.Value, t, scope) : p.Value)),
+            new Dictionary<string, string> { ["format"] = "pt" });      // transformers refuses files that do not say so
+        AtomicFile.WriteText(Path.Combine(folder, ConfigFile.Name), ConfigText(type ?? DType.ForParameters()));
+    }
+
+    /// <summary>The text of config.json.</summary>
+    private protected abstract string ConfigText(DType type);
+
+    /// <summary>Declares a weight.</summary>
+    internal Parameter Weight(Place place, Shape shape, Init? init = null, bool matrix = false)
+    {
+        Tensor value = source!.Take(place.File, shape, matrix ? DType : DType.ForParameters(), init ?? Init.Normal(initializerRange), staging!);
+        Parameter parameter = Add(place.File, matrix && pack ? value.PackTo(Store) : value.CopyTo(Store));
+        staging!.Reset();
+        paths.Add(place.File, place.Path);
+        return parameter;
+    }
+
+    /// <summary>Declares a linear layer [outputs, inputs].</summary>
+    internal Site Linear(Place place, int outputs, int inputs, bool bias, bool isOutput = false) => Add(new Site(
+        place.Path,
+        SiteKind.Linear,
+        Weight(place.At("weight"), [outputs, inputs], matrix: true),
+        bias ? Weight(place.At("bias"), [outputs], Init.Zeros) : null)
+    {
+        Aliases = place.File == place.Path ? [] : [place.File],
+        IsOutput = isOutput,
+    });
+
+    /// <summary>Declares a convolution [outputs, inputs, size, size] with stride <paramref name="size"/>: patches side by side.</summary>
+    internal Site PatchConvolution(Place place, int outputs, int inputs, int size) => Add(new Site(
+        place.Path,
+        SiteKind.Conv2d,
+        Weight(place.At("weight"), [outputs, inputs, size, size]),
+        Weight(place.At("bias"), [outputs], Init.Zeros))
+    {
+        Aliases = place.File == place.Path ? [] : [place.File],
+        Convolution = new Convolution(Stride: size),
+    });
+
+    /// <summary>Ends the declarations: every tensor of the file must have found its place.</summary>
+    private protected void Built()
+    {
+        source!.Finish();
+        staging!.Dispose();
+        (source, staging) = (null, null);
+    }
+
+    private static Tensor Widen(Tensor value, DType type, Scope scope)
+    {
+        Tensor rows = value.IsPacked ? scope.OfRaw(value.Shape, value.DType, value.ToBytes()) : value;
+        return rows.ConvertTo(type, scope);
+    }
+}

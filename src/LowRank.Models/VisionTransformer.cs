@@ -1,0 +1,181 @@
+using System.Text.Json;
+using LowRank.Adapters;
+using LowRank.Formats;
+using LowRank.Models.Blocks;
+
+namespace LowRank.Models;
+
+/// <summary>Vision transformer (arXiv 2010.11929) as Hugging Face's ViTForImageClassification and ViTModel lay it out: patches, class token, positions,
+/// pre-norm layers, final norm, then a classifier on the class token, or a pooler.</summary>
+public sealed class VisionTransformer : PretrainedModel
+{
+    private const string Head = "classifier", Pooler = "pooler.dense";
+    private readonly Site patches;
+    private readonly Parameter classToken, positions;
+    private readonly Layer[] layers;
+    private readonly Norm norm;
+    private readonly Site? classifier, pooler;
+    private readonly Op poolerActivation;
+
+    /// <summary>A classifier with random weights, to be trained from nothing; the same seed gives the same weights.</summary>
+    /// <exception cref="ModelFormatException">The config contradicts itself.</exception>
+    public VisionTransformer(VisionTransformerConfig config, Device device, Rng rng, DType type = DType.F32)
+        : this(config, device, type, new RandomWeights(rng), pack: false)
+    {
+    }
+
+    private VisionTransformer(VisionTransformerConfig config, Device device, DType type, WeightSource source, bool pack)
+        : base(device, type, source, pack, config.InitializerRange)
+    {
+        config.Check(ConfigFile.Name);
+        Config = config;
+        bool bare = source.Has("embeddings.cls_token") && !source.Has("vit.embeddings.cls_token");
+        var trunk = new Place("", "").At(bare ? "" : "vit");
+        if (source is RandomWeights)
+        {
+            trunk = new Place("vit", "vit");
+            bare = false;
+        }
+        Place embeddings = trunk.At("embeddings");
+        int d = config.HiddenSize;
+        classToken = Weight(embeddings.At("cls_token"), [1, 1, d]);
+        positions = Weight(embeddings.At("position_embeddings"), [1, config.Tokens, d]);
+        patches = PatchConvolution(embeddings.At("patch_embeddings.projection"), d, config.Channels, config.PatchSize);
+        Op activation = Activation.Of(config.Activation, "hidden_act");
+        poolerActivation = Activation.Of(config.PoolerActivation, "pooler_act");
+        layers = new Layer[config.Layers];
+        for (int i = 0; i < layers.Length; i++)
+        {
+            layers[i] = new Layer(this, trunk.At($"layers.{i}", $"encoder.layer.{i}"), config, activation);
+        }
+        norm = new Norm(this, trunk.At("layernorm"), d, config.LayerNormEpsilon);
+        if (bare)
+        {
+            pooler = source.Has($"{Pooler}.weight") ? Linear(trunk.At(Pooler), config.PoolerSize ?? d, d, bias: true) : null;
+        }
+        else
+        {
+            classifier = Linear(new Place(Head, Head), config.Classes, d, bias: true, isOutput: true);
+        }
+        Built();
+    }
+
+    /// <summary>Sizes and options.</summary>
+    public VisionTransformerConfig Config { get; }
+
+    /// <inheritdoc/>
+    public override string TransformersClass => classifier is null ? "ViTModel" : "ViTForImageClassification";
+
+    /// <summary>Loads config.json and the weights, one file or shards, of a ViTForImageClassification or a ViTModel.</summary>
+    /// <exception cref="ModelFormatException">A tensor is missing, left over or of another shape than the config says; or a file is damaged. The message names it.</exception>
+    /// <exception cref="IOException">A file is missing or unreadable.</exception>
+    public static new VisionTransformer Load(string folder, Device device, LoadOptions? options = null)
+    {
+        options ??= new();
+        VisionTransformerConfig config = ConfigFile.Read(folder, ConfigJson.Default.VisionTransformerConfig);
+        config.Check(Path.Combine(folder, ConfigFile.Name));
+        using TensorSource file = OpenWeights(folder);
+        if (options.Classes is { } classes)
+        {
+            config = config.WithClasses(classes);
+        }
+        HashSet<string> renew = options.Classes is null ? [] : [$"{Head}.weight", $"{Head}.bias"];
+        return new VisionTransformer(config, device, options.Type, new FileWeights(file, renew, new RandomWeights(new Rng(options.Seed))), options.Pack);
+    }
+
+    /// <summary>Images [batch, channels, height, width] → logits [batch, classes]; without a classifier the pooled output [batch, width], without a
+    /// pooler the normed class token [batch, d].</summary>
+    /// <exception cref="ShapeException">The images have another size or number of channels than the config says, or there are none.</exception>
+    public override Tensor Forward(Tensor input)
+    {
+        Tensor hidden = Embed(input);
+        foreach (Layer layer in layers)
+        {
+            hidden = layer.Forward(hidden);
+        }
+        return Output(norm.Forward(ClassTokens(hidden)));
+    }
+
+    /// <summary>Images → every hidden state [batch, tokens, d]: the embeddings, then each layer's output before the final norm; <paramref name="last"/> is
+    /// the last of them after it, <paramref name="output"/> as <see cref="Forward"/> gives it.</summary>
+    /// <exception cref="ShapeException">As for <see cref="Forward"/>.</exception>
+    public IReadOnlyList<Tensor> HiddenStates(Tensor input, out Tensor last, out Tensor output)
+    {
+        List<Tensor> hidden = [Embed(input)];
+        foreach (Layer layer in layers)
+        {
+            hidden.Add(layer.Forward(hidden[^1]));
+        }
+        last = norm.Forward(hidden[^1]);
+        output = Output(ClassTokens(last));
+        return hidden;
+    }
+
+    private protected override string ConfigText(DType type)
+    {
+        Dictionary<string, JsonElement>? other = Config.Other is null ? null : new(Config.Other);
+        other?.Remove("torch_dtype");       // the older name of dtype
+        VisionTransformerConfig written = Config with { Architectures = [TransformersClass], StoredType = type switch { DType.BF16 => "bfloat16", DType.F16 => "float16", DType.F64 => "float64", _ => "float32" }, Other = other };
+        return JsonSerializer.Serialize(written, ConfigJson.Default.VisionTransformerConfig) + "\n";
+    }
+
+    private Tensor Embed(Tensor input)
+    {
+        if (input.Shape.Rank != 4 || input.Shape[0] == 0 || input.Shape[1] != Config.Channels || input.Shape[2] != Config.ImageSize || input.Shape[3] != Config.ImageSize)
+        {
+            throw new ShapeException($"VisionTransformer: pixel_values is {input.Shape}, want [batch, {Config.Channels}, {Config.ImageSize}, {Config.ImageSize}]");
+        }
+        if (!input.DType.IsFloat())
+        {
+            throw new ShapeException($"VisionTransformer: pixel_values is {input.DType}, want {DType}");
+        }
+        Tensor x = input.DType == DType ? input : input.ConvertTo(DType, Device.Current ?? throw new InvalidOperationException("VisionTransformer: no scope is open; call BeginScope or BeginTape first"));
+        int batch = x.Shape[0], d = Config.HiddenSize, count = Config.Tokens - 1;
+        // An adapted convolution gives an image of tokens; the plain one is a product of patches and is in the order wanted already.
+        Tensor rows = patches.Adapter is { Enabled: true }
+            ? new Transpose().Apply(patches.Forward(x).Reshape([batch, d, count]))
+            : new Linear().Apply(patches.Patches(x), patches.Weight.Value.Reshape([d, patches.Inputs]), patches.Bias!.Value).Reshape([batch, count, d]);
+        return new Add().Apply(new Prepend().Apply(rows, classToken), positions);
+    }
+
+    private Tensor ClassTokens(Tensor hidden)
+    {
+        int batch = hidden.Shape[0];
+        Tensor ids = Device.Current!.Of([batch], [.. Enumerable.Range(0, batch).Select(b => b * Config.Tokens)]);
+        return new Gather().Apply(hidden.Reshape([batch * Config.Tokens, Config.HiddenSize]), ids);
+    }
+
+    private Tensor Output(Tensor token) => classifier is not null ? classifier.Forward(token)
+        : pooler is not null ? poolerActivation.Apply(pooler.Forward(token))
+        : token;
+
+    /// <summary>h += attention(norm(h)); h += mlp(norm(h)).</summary>
+    private sealed class Layer
+    {
+        private readonly Norm before, after;
+        private readonly SelfAttention attention;
+        private readonly FeedForward mlp;
+
+        public Layer(PretrainedModel model, Place place, VisionTransformerConfig config, Op activation)
+        {
+            int d = config.HiddenSize;
+            before = new Norm(model, place.At("layernorm_before"), d, config.LayerNormEpsilon);
+            attention = new SelfAttention(
+                model,
+                new AttentionNames(
+                    place.At("attention.q_proj", "attention.attention.query"),
+                    place.At("attention.k_proj", "attention.attention.key"),
+                    place.At("attention.v_proj", "attention.attention.value"),
+                    place.At("attention.o_proj", "attention.output.dense")),
+                new AttentionShape(d, config.Heads, config.QkvBias));
+            after = new Norm(model, place.At("layernorm_after"), d, config.LayerNormEpsilon);
+            mlp = new FeedForward(model, place.At("mlp.fc1", "intermediate.dense"), place.At("mlp.fc2", "output.dense"), d, config.IntermediateSize, activation);
+        }
+
+        public Tensor Forward(Tensor h)
+        {
+            Tensor attended = new Add().Apply(attention.Forward(before.Forward(h)), h);
+            return new Add().Apply(mlp.Forward(after.Forward(attended)), attended);
+        }
+    }
+}
