@@ -62,10 +62,13 @@ public abstract class PretrainedModel : Model
         using Scope scope = Device.NewStore();
         SafeTensorsFile.Save(
             Path.Combine(folder, WeightFile),
-            Parameters.Values.Select(p => TensorData.Of(p.Name, type is { } t && t != p.Value.DType ? Widen(p.Value, t, scope) : p.Value)),
+            Parameters.Values.Select(p => TensorData.Of(p.Name, type is { } t && t != p.Value.DType ? Converted(p.Value, t, scope) : p.Value)),
             new Dictionary<string, string> { ["format"] = "pt" });      // transformers refuses files that do not say so
         AtomicFile.WriteText(Path.Combine(folder, ConfigFile.Name), ConfigText(type ?? DType.ForParameters()));
     }
+
+    /// <summary>The weights of a folder.</summary>
+    private protected static TensorSource OpenWeights(string folder) => SafeTensorsFile.Open(Path.Combine(folder, WeightFile));
 
     /// <summary>The text of config.json.</summary>
     private protected abstract string ConfigText(DType type);
@@ -110,7 +113,7 @@ public abstract class PretrainedModel : Model
         (source, staging) = (null, null);
     }
 
-    private static Tensor Widen(Tensor value, DType type, Scope scope)
+    private static Tensor Converted(Tensor value, DType type, Scope scope)
     {
         Tensor rows = value.IsPacked ? scope.OfRaw(value.Shape, value.DType, value.ToBytes()) : value;
         return rows.ConvertTo(type, scope);

@@ -20,22 +20,17 @@ public sealed class VisionTransformer : PretrainedModel
     /// <summary>A classifier with random weights, to be trained from nothing; the same seed gives the same weights.</summary>
     /// <exception cref="ModelFormatException">The config contradicts itself.</exception>
     public VisionTransformer(VisionTransformerConfig config, Device device, Rng rng, DType type = DType.F32)
-        : this(config, device, type, new RandomWeights(rng), pack: false)
+        : this(config, device, type, new RandomWeights(rng), pack: false, Form.Classifier)
     {
     }
 
-    private VisionTransformer(VisionTransformerConfig config, Device device, DType type, WeightSource source, bool pack)
+    private VisionTransformer(VisionTransformerConfig config, Device device, DType type, WeightSource source, bool pack, Form form)
         : base(device, type, source, pack, config.InitializerRange)
     {
         config.Check(ConfigFile.Name);
         Config = config;
-        bool bare = source.Has("embeddings.cls_token") && !source.Has("vit.embeddings.cls_token");
-        var trunk = new Place("", "").At(bare ? "" : "vit");
-        if (source is RandomWeights)
-        {
-            trunk = new Place("vit", "vit");
-            bare = false;
-        }
+        string prefix = form == Form.Classifier ? "vit" : "";
+        var trunk = new Place(prefix, prefix);
         Place embeddings = trunk.At("embeddings");
         int d = config.HiddenSize;
         classToken = Weight(embeddings.At("cls_token"), [1, 1, d]);
@@ -49,14 +44,8 @@ public sealed class VisionTransformer : PretrainedModel
             layers[i] = new Layer(this, trunk.At($"layers.{i}", $"encoder.layer.{i}"), config, activation);
         }
         norm = new Norm(this, trunk.At("layernorm"), d, config.LayerNormEpsilon);
-        if (bare)
-        {
-            pooler = source.Has($"{Pooler}.weight") ? Linear(trunk.At(Pooler), config.PoolerSize ?? d, d, bias: true) : null;
-        }
-        else
-        {
-            classifier = Linear(new Place(Head, Head), config.Classes, d, bias: true, isOutput: true);
-        }
+        classifier = form == Form.Classifier ? Linear(new Place(Head, Head), config.Classes, d, bias: true, isOutput: true) : null;
+        pooler = form == Form.Pooled ? Linear(trunk.At(Pooler), config.PoolerSize ?? d, d, bias: true) : null;
         Built();
     }
 
@@ -79,8 +68,10 @@ public sealed class VisionTransformer : PretrainedModel
         {
             config = config.WithClasses(classes);
         }
+        bool bare = options.Classes is null && !file.Contains($"{Head}.weight") && file.Contains("embeddings.cls_token");
+        Form form = !bare ? Form.Classifier : file.Contains($"{Pooler}.weight") ? Form.Pooled : Form.Bare;
         HashSet<string> renew = options.Classes is null ? [] : [$"{Head}.weight", $"{Head}.bias"];
-        return new VisionTransformer(config, device, options.Type, new FileWeights(file, renew, new RandomWeights(new Rng(options.Seed))), options.Pack);
+        return new VisionTransformer(config, device, options.Type, new FileWeights(file, renew, new RandomWeights(new Rng(options.Seed))), options.Pack, form);
     }
 
     /// <summary>Images [batch, channels, height, width] → logits [batch, classes]; without a classifier the pooled output [batch, width], without a
@@ -148,6 +139,14 @@ public sealed class VisionTransformer : PretrainedModel
     private Tensor Output(Tensor token) => classifier is not null ? classifier.Forward(token)
         : pooler is not null ? poolerActivation.Apply(pooler.Forward(token))
         : token;
+
+    /// <summary>What stands behind the layers: ViTForImageClassification, ViTModel, or ViTModel without its pooler.</summary>
+    private enum Form
+    {
+        Classifier,
+        Pooled,
+        Bare,
+    }
 
     /// <summary>h += attention(norm(h)); h += mlp(norm(h)).</summary>
     private sealed class Layer

@@ -24,6 +24,9 @@ public static class Close
     /// <summary>Bound for whole models and trajectories in float32 where a golden names none.</summary>
     public const double Model = 1e-4;
 
+    /// <summary>Bound for float64 runs of whole models and trajectories against float64 goldens, the goldens' own figure.</summary>
+    public const double Golden64 = 1e-9;
+
     /// <summary>‖got − want‖ / ‖want‖, absolute where want is zero; NaN where either has one that the other has not.</summary>
     public static double Error(ReadOnlySpan<double> got, ReadOnlySpan<double> want)
     {
