@@ -77,7 +77,7 @@ public abstract class PretrainedModel : Model
     internal Parameter Weight(Place place, Shape shape, Init? init = null, bool matrix = false)
     {
         Tensor value = source!.Take(place.File, shape, matrix ? DType : DType.ForParameters(), init ?? Init.Normal(initializerRange), staging!);
-        Parameter parameter = Add(place.File, matrix && pack ? value.PackTo(Store) : value.CopyTo(Store));
+        Parameter parameter = Add(place.File, matrix && pack ? Packing.Pack(value, Store) : value.CopyTo(Store));
         staging!.Reset();
         paths.Add(place.File, place.Path);
         return parameter;
@@ -115,7 +115,7 @@ public abstract class PretrainedModel : Model
 
     private static Tensor Converted(Tensor value, DType type, Scope scope)
     {
-        Tensor rows = value.IsPacked ? scope.OfRaw(value.Shape, value.DType, value.ToBytes()) : value;
+        Tensor rows = value.IsPacked ? Packing.Unpack(value, scope) : value;
         return rows.ConvertTo(type, scope);
     }
 }
