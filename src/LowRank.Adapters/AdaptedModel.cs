@@ -201,6 +201,8 @@ public sealed partial class AdaptedModel : IDisposable
 
         public Tensor Original { get; } = parameter.Value;
 
+        public Tensor Trained => trained ?? parameter.Value;
+
         public void PutOriginal(bool frozen)
         {
             if (!Original.IsAlive)

@@ -29,7 +29,8 @@ public abstract class Model : IDisposable
     /// <summary>Every layer that can be adapted, in the network's order.</summary>
     public IReadOnlyList<Site> Sites => sites;
 
-    /// <summary>Name of the class in transformers, for PEFT's auto_mapping; null where there is none.</summary>
+    /// <summary>Class in transformers for PEFT's auto_mapping, with its module where that is known
+    /// (<c>transformers.models.vit.modeling_vit.ViTForImageClassification</c>); null where there is none.</summary>
     public virtual string? TransformersClass => null;
 
     /// <summary>Module path of a weight given its name in the file; the same unless the architecture renames (PEFT keys use module paths).</summary>
@@ -43,6 +44,28 @@ public abstract class Model : IDisposable
     /// <exception cref="AdapterConfigException">The settings contradict each other, ask for what is not built, or name no layer.</exception>
     /// <exception cref="ShapeException">The rank is too large for a layer where the method needs it.</exception>
     public AdaptedModel Attach(AdapterConfig config, ulong seed = 0) => new(this, config, seed);
+
+    /// <summary>Puts a saved adapter on the layers that its settings name.</summary>
+    /// <param name="folder">A folder as PEFT writes it.</param>
+    /// <param name="name">Name of the adapter; any but <c>default</c> lies in a sub-folder.</param>
+    /// <exception cref="LowRank.Formats.ModelFormatException">A file is damaged, asks for what is not built, or was made for another base model.</exception>
+    /// <exception cref="AdapterConfigException">The settings name no layer of this model.</exception>
+    /// <exception cref="IOException">A file is missing or cannot be read.</exception>
+    public AdaptedModel AttachPeft(string folder, string name = PeftFolder.DefaultName)
+    {
+        using PeftFolder saved = PeftFolder.Open(folder, name);
+        AdaptedModel adapted = Attach(saved.Config);
+        try
+        {
+            adapted.Load(saved);
+            return adapted;
+        }
+        catch
+        {
+            adapted.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>Trains the weights whose module path starts with one of <paramref name="prefixes"/> and no others: the head, for example.</summary>
     /// <returns>The trained parameters.</returns>

@@ -13,5 +13,5 @@ public sealed class ModelFormatException(string message, Exception? inner = null
     public long? Offset { get; init; }
 
     /// <summary>A name from a file, short enough for a message: hostile files have names of megabytes.</summary>
-    internal static string Quote(string name) => name.Length <= 120 ? $"'{name}'" : $"'{name.AsSpan(0, 100)}...' ({name.Length} characters)";
+    public static string Quote(string name) => name.Length <= 120 ? $"'{name}'" : $"'{name.AsSpan(0, 100)}...' ({name.Length} characters)";
 }

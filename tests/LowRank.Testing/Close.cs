@@ -24,6 +24,9 @@ public static class Close
     /// <summary>Bound for whole models and trajectories in float32 where a golden names none.</summary>
     public const double Model = 1e-4;
 
+    /// <summary>Bound for one adapted layer in float32: norms, products and scales in a row.</summary>
+    public const double Layer = 1e-5;
+
     /// <summary>Bound for float64 runs of whole models and trajectories against float64 goldens, the goldens' own figure.</summary>
     public const double Golden64 = 1e-9;
 

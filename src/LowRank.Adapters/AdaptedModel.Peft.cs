@@ -1,0 +1,111 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using LowRank.Formats;
+
+namespace LowRank.Adapters;
+
+public sealed partial class AdaptedModel
+{
+    private const string Prefix = "base_model.model.";
+
+    /// <summary>Keys of the file that this model has no place for; they were passed over.</summary>
+    public IReadOnlyList<string> Warnings { get; private set; } = [];
+
+    /// <summary>Writes the adapter as PEFT does. A method that changed the base weights (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which
+    /// goes with the original base, unless <paramref name="keepInit"/> is set: then a reader must repeat the init to the last bit.</summary>
+    /// <param name="folder">The folder; made where there is none.</param>
+    /// <param name="name">Name of the adapter; any but <c>default</c> goes to a sub-folder.</param>
+    /// <param name="keepInit">Write A and B as they are.</param>
+    /// <exception cref="IOException">It cannot be written; what was there before is whole.</exception>
+    /// <exception cref="AdapterConfigException">There is no plain form of these settings.</exception>
+    public void SavePeft(string folder, string name = PeftFolder.DefaultName, bool keepInit = false)
+    {
+        bool plain = !keepInit && adapters.Exists(a => a.ChangesBase);
+        AdapterConfig config = (plain ? Config.Plain() : Config) with { InferenceMode = true };
+        using Scope scope = Model.Device.BeginScope();
+        IEnumerable<(string Key, Tensor Value)> tensors = adapters
+            .SelectMany(a => a.Saved(plain, scope).Select(s => ($"{Prefix}{a.Site.Path}.{s.Suffix}", s.Value)))
+            .Concat(swaps.SelectMany(s => KeysOf(s).Select(key => (key, s.Trained))))
+            .Concat(swaps.SelectMany(s => Untrained(s).Select(key => (key, s.Original))));
+        PeftFolder.Save(folder, config with { AutoMapping = config.AutoMapping ?? Mapping(config) }, tensors.Select(t => TensorData.Of(t.Key, t.Value)), name);
+    }
+
+    /// <summary>Puts the values of a file in place. Everything is checked before anything is written.</summary>
+    /// <exception cref="ModelFormatException">Keys are missing or have other shapes: names them, and both shapes.</exception>
+    internal void Load(PeftFolder folder)
+    {
+        SafeTensorsFile file = folder.Tensors;
+        List<(string Key, Tensor Place)> wanted =
+        [
+            .. adapters.SelectMany(a => a.Parameters.Select(p => (Prefix + p.Name, p.Value))),
+            .. swaps.Select(s => (KeysOf(s).FirstOrDefault(file.Contains) ?? KeysOf(s)[0], s.Trained)),
+        ];
+        string[] missing = [.. wanted.Where(w => !file.Contains(w.Key)).Select(w => $"{w.Key} {w.Place.Shape}")];
+        if (missing.Length > 0)
+        {
+            throw Mismatch(file, $"lacks {missing.Length} of {wanted.Count} tensors that the config asks for on this model: {Some(missing)}");
+        }
+        string[] wrong = [.. wanted.Where(w => !file[w.Key].Dimensions.SequenceEqual(w.Place.Shape.Select(d => (long)d)))
+            .Select(w => $"{w.Key} is [{string.Join(", ", file[w.Key].Dimensions)}], want {w.Place.Shape}")];
+        if (wrong.Length > 0)
+        {
+            throw Mismatch(file, $"was made for another base model: {Some(wrong)}");
+        }
+        HashSet<string> known = [.. wanted.Select(w => w.Key), .. swaps.SelectMany(KeysOf), .. swaps.SelectMany(Untrained)];
+        Warnings = [.. file.Entries.Select(e => e.Name).Where(key => !known.Contains(key))];
+        foreach ((string key, Tensor place) in wanted)
+        {
+            using Scope scope = Model.Device.BeginScope();
+            place.CopyFrom(file.Load(key, scope, place.DType));
+        }
+    }
+
+    /// <summary>Keys of a trained module or bias, the first one decisive. With bias "all" PEFT writes a whole module's bias under its wrapper's name too.</summary>
+    private string[] KeysOf(Swap swap)
+    {
+        string path = Model.ModulePath(swap.Parameter.Name);
+        if (swap.Kind == SwapKind.Bias)
+        {
+            Site? adapted = adapters.FirstOrDefault(a => a.Site.Bias == swap.Parameter)?.Site;
+            return [Prefix + (adapted is null ? path : $"{adapted.Path}.base_layer.bias")];
+        }
+        return Wrapped(path) is (var module, var last) ? [Prefix + path, $"{Prefix}{module}.modules_to_save.{last}"] : [Prefix + path];
+    }
+
+    private string[] Untrained(Swap swap) =>
+        swap.Kind == SwapKind.Module && Wrapped(Model.ModulePath(swap.Parameter.Name)) is (var module, var last) ? [$"{Prefix}{module}.original_module.{last}"] : [];
+
+    private (string Module, string Last)? Wrapped(string path)
+    {
+        if (Config.BiasRule != "all" || !path.Contains("bias", StringComparison.Ordinal))
+        {
+            return null;
+        }
+        foreach (string module in Config.ModulesToSave ?? [])
+        {
+            for (int dot = path.IndexOf('.', StringComparison.Ordinal); dot > 0; dot = path.IndexOf('.', dot + 1))
+            {
+                if (path[..dot] == module || path[..dot].EndsWith("." + module, StringComparison.Ordinal))
+                {
+                    return (path[..dot], path[(dot + 1)..]);
+                }
+            }
+        }
+        return null;
+    }
+
+    private JsonElement? Mapping(AdapterConfig config)
+    {
+        if (config.TaskType is not null || Model.TransformersClass is not { } full)
+        {
+            return null;
+        }
+        int dot = full.LastIndexOf('.');
+        var mapping = new JsonObject { ["base_model_class"] = full[(dot + 1)..], ["parent_library"] = dot < 0 ? "transformers" : full[..dot] };
+        return Json.Element(mapping.ToJsonString());
+    }
+
+    private static ModelFormatException Mismatch(SafeTensorsFile file, string what) => new($"PeftFolder: {file.Name} {what}") { File = file.Name };
+
+    private static string Some(string[] items) => string.Join("; ", items.Take(8)) + (items.Length > 8 ? $"; and {items.Length - 8} more" : "");
+}

@@ -1,0 +1,116 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using System.Text.Json.Serialization.Metadata;
+using LowRank.Formats;
+
+namespace LowRank.Adapters;
+
+/// <summary>One method: PEFT's type name, a config at its defaults, and what it is.</summary>
+/// <param name="PeftType">peft_type in adapter_config.json.</param>
+/// <param name="Summary">One line for lists.</param>
+/// <param name="Default">The config at its defaults.</param>
+/// <param name="Json">Its serializer.</param>
+public sealed record AdapterMethod(string PeftType, string Summary, AdapterConfig Default, JsonTypeInfo Json);
+
+/// <summary>The list of methods, and how their settings look on disk. It is explicit, so it survives trimming.</summary>
+public static class AdapterCatalog
+{
+    private const int MostBytes = 16 << 20;     // a config has a few KB; some list every layer
+    private const string TypeKey = "peft_type";
+
+    private static readonly string[] Unbuilt =
+    [
+        "ADALORA", "ADAMSS", "ADAPTION_PROMPT", "BEFT", "BOFT", "BONE", "C3A", "CARTRIDGE", "CPT", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA", "HRA",
+        "IA3", "LILY", "LN_TUNING", "LOHA", "LOKR", "MISS", "MULTITASK_PROMPT_TUNING", "OFT", "OSF", "P_TUNING", "PEANUT", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "PSOFT",
+        "PVERA", "RANDLORA", "ROAD", "SHADOW", "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT", "XLORA",
+    ];
+
+    private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
+
+    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true, IndentSize = 2, NewLine = "\n", Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, TypeInfoResolver = AdapterJson.Default };
+
+    /// <summary>Every method that is built.</summary>
+    public static IReadOnlyList<AdapterMethod> Methods { get; } =
+    [
+        new("LORA", "W + s·B·A; with rsLoRA, DoRA, PiSSA and OLoRA by switch", new LoraConfig(), AdapterJson.Default.LoraConfig),
+    ];
+
+    /// <summary>Types of PEFT's that are known by name only.</summary>
+    public static IReadOnlyList<string> NotBuilt => Unbuilt;
+
+    /// <summary>Settings from the text of an adapter_config.json. Unknown keys are kept; missing ones take PEFT's defaults.</summary>
+    /// <param name="json">UTF-8 text.</param>
+    /// <param name="name">The file, for messages.</param>
+    /// <exception cref="ModelFormatException">It is no JSON object, a value has the wrong type or range, or it asks for what is not built: names the key.</exception>
+    public static AdapterConfig Read(ReadOnlySpan<byte> json, string name = "adapter_config.json")
+    {
+        if (json.Length > MostBytes)
+        {
+            throw Bad(name, null, $"the file has {json.Length} bytes, want at most {MostBytes}");
+        }
+        try
+        {
+            // A mark at the start is tolerated, as Python's utf-8-sig writers leave it.
+            JsonNode? root = JsonNode.Parse(json.StartsWith("\uFEFF"u8) ? json[3..] : json, null, Strict);
+            if (root is not JsonObject table)
+            {
+                throw Bad(name, null, $"the text is {(root is null ? "null" : root.GetValueKind().ToString())}, want a JSON object");
+            }
+            AdapterMethod method = Find(table[TypeKey], name);
+            var config = (AdapterConfig)OverDefaults(method, table).Deserialize(method.Json)!;
+            config.Validate();
+            return config;
+        }
+        catch (JsonException error)
+        {
+            throw Bad(name, error.Path?.TrimStart('$', '.'), error.Message, error);
+        }
+        catch (Exception error) when (error is AdapterConfigException or InvalidOperationException or ArgumentException)     // the last two: text that is no valid UTF-16
+        {
+            throw Bad(name, null, error.Message, error);
+        }
+    }
+
+    /// <summary>The text of adapter_config.json as PEFT writes it: every key of the method, sorted, two spaces.</summary>
+    public static string Write(AdapterConfig config)
+    {
+        AdapterMethod method = Methods.FirstOrDefault(m => m.Default.GetType() == config.GetType())
+            ?? throw new AdapterConfigException($"AdapterCatalog: {config.GetType().Name} is no method of the catalogue");
+        JsonObject table = JsonSerializer.SerializeToNode(config, method.Json)!.AsObject();
+        foreach ((string key, JsonElement value) in config.FixedKeys)
+        {
+            if (!table.ContainsKey(key))
+            {
+                table.Add(key, JsonNode.Parse(value.GetRawText()));
+            }
+        }
+        return Json.Sorted(table)!.ToJsonString(Indented);
+    }
+
+    // Init-only properties that a generated serializer does not find in the text would lose their defaults, so it always finds them.
+    private static JsonObject OverDefaults(AdapterMethod method, JsonObject given)
+    {
+        JsonObject whole = JsonSerializer.SerializeToNode(method.Default, method.Json)!.AsObject();
+        whole["peft_version"] = null;
+        foreach ((string key, JsonNode? value) in given)
+        {
+            whole[key] = value?.DeepClone();
+        }
+        return whole;
+    }
+
+    private static AdapterMethod Find(JsonNode? type, string name)
+    {
+        string? wanted = type is JsonValue value && value.TryGetValue(out string? text) ? text : null;
+        string built = string.Join(", ", Methods.Select(m => m.PeftType));
+        return Methods.FirstOrDefault(m => m.PeftType == wanted) ?? throw (wanted is null
+            ? Bad(name, TypeKey, $"{(type is null ? "missing" : type.ToJsonString())}, want the name of a method, such as LORA")
+            : Bad(name, TypeKey, Unbuilt.Contains(wanted)
+                ? $"{wanted}, a method of PEFT's that is not built here yet; built are {built}"
+                : $"{ModelFormatException.Quote(wanted)}, which is no method of PEFT's; built are {built}"));
+    }
+
+    private static ModelFormatException Bad(string name, string? key, string found, Exception? inner = null) =>
+        new($"AdapterCatalog: {name}: {(key is null ? "" : $"{ModelFormatException.Quote(key)} is ")}{found}", inner) { File = name, Key = key };
+}
