@@ -45,7 +45,7 @@ public sealed record LoraInit
 
     internal bool ChangesBase => IsPissa || this == Olora;
 
-    internal bool IsBuilt => IsPissa || this == Default || this == None || this == Gaussian || this == Orthogonal || this == Olora;
+    internal bool IsBuilt => this == Default || this == None || this == Gaussian;
 
     /// <inheritdoc/>
     public override string ToString() => Name;
