@@ -1,0 +1,54 @@
+namespace LowRank.Training;
+
+/// <summary>Losses over a batch, made in the current scope, and the measures that go with them.</summary>
+public static class Losses
+{
+    /// <summary>Mean over the batch of -Σ q log softmax(logits), q = (1-smoothing)·onehot + smoothing/classes; logits [batch, classes], labels [batch] → [1].</summary>
+    /// <exception cref="ShapeException">The batch is empty, or a label is out of range: names it.</exception>
+    public static Tensor CrossEntropy(Tensor logits, ReadOnlySpan<int> labels, double smoothing = 0)
+    {
+        RequireBatch("CrossEntropy", labels.Length);
+        return new CrossEntropy(Smoothing: smoothing).Apply(logits, Scope(logits).Of([labels.Length], labels));
+    }
+
+    /// <summary>Mean of (y - target)² over all elements; y [batch, ...], target row-major values of the same shape → [1].</summary>
+    /// <exception cref="ShapeException">The batch is empty or the number of values differs.</exception>
+    public static Tensor SquaredError(Tensor y, ReadOnlySpan<float> target)
+    {
+        RequireBatch("SquaredError", target.Length);
+        return new SquaredError().Apply(y, Scope(y).Of(y.Shape, target, y.DType));
+    }
+
+    /// <summary>How many rows of logits [batch, classes] are largest at their label; the first of equals counts.</summary>
+    /// <exception cref="ShapeException">Not one label a row.</exception>
+    public static int Correct(Tensor logits, ReadOnlySpan<int> labels)
+    {
+        int classes = logits.Shape.Cols, correct = 0;
+        if (logits.Shape.Rows != labels.Length)
+        {
+            throw new ShapeException($"Losses: labels has {labels.Length} values, want one a row of {logits.Shape}");
+        }
+        float[] values = logits.ToArray();
+        for (int i = 0; i < labels.Length; i++)
+        {
+            ReadOnlySpan<float> row = values.AsSpan(i * classes, classes);
+            int best = 0;
+            for (int j = 1; j < classes; j++)
+            {
+                best = row[j] > row[best] ? j : best;
+            }
+            correct += best == labels[i] ? 1 : 0;
+        }
+        return correct;
+    }
+
+    private static Scope Scope(Tensor t) => t.Device.Current ?? throw new InvalidOperationException("Losses: no scope is open; call BeginScope or BeginTape first");
+
+    private static void RequireBatch(string op, int count)
+    {
+        if (count == 0)
+        {
+            throw new ShapeException($"{op}: the batch is empty, want at least one sample");
+        }
+    }
+}
