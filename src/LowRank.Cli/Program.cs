@@ -10,7 +10,7 @@ public static class Program
     {
         var root = new RootCommand("Low-rank adapters without Python: train, evaluate, merge and inspect.")
         {
-            DevicesCommand.Create(), OpsCommand.Create(),
+            DevicesCommand.Create(), OpsCommand.Create(), PretrainCommand.Create(),
         };
         ParseResult parsed = root.Parse(args);
         if (parsed.Errors.Count > 0)

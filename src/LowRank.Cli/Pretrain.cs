@@ -1,0 +1,115 @@
+using LowRank.Models;
+using LowRank.Models.Data;
+using LowRank.Training;
+
+namespace LowRank.Cli;
+
+/// <summary>The recipe of the shipped base model: a vision transformer of about 1 M parameters trained from nothing on Fashion-MNIST.</summary>
+internal sealed record Pretrain
+{
+    /// <summary>Mean and standard deviation of the training images' pixels, 0..1.</summary>
+    public const float Mean = 0.2860f, Deviation = 0.3530f;
+
+    private const int EvaluationBatch = 500;
+
+    /// <summary>Folder of the four idx files.</summary>
+    public string Data { get; init; } = FashionMnist.DebianFolder;
+
+    /// <summary>Passes over the 60,000 images.</summary>
+    public int Epochs { get; init; } = 12;
+
+    /// <summary>Images of a step.</summary>
+    public int BatchSize { get; init; } = 128;
+
+    /// <summary>Highest learning rate of AdamW.</summary>
+    public double LearningRate { get; init; } = 1e-3;
+
+    /// <summary>Seed of the weights, the order of images and their changes.</summary>
+    public ulong Seed { get; init; } = 1;
+
+    /// <summary>Share of the target spread over all classes.</summary>
+    public double Smoothing { get; init; } = 0.1;
+
+    /// <summary>Where checkpoints go; null keeps none.</summary>
+    public string? CheckpointFolder { get; init; }
+
+    /// <summary>Random shifts by up to two pixels, and mirror images: clothes have no left and right.</summary>
+    public Augmentation Augmentation { get; init; } = new(Shift: 2, Flip: true, Background: -Mean / Deviation);
+
+    /// <summary>Sizes of the network.</summary>
+    public static VisionTransformerConfig Config { get; } = new VisionTransformerConfig
+    {
+        ImageSize = 28,
+        PatchSize = 7,
+        Channels = 1,
+        HiddenSize = 128,
+        Layers = 5,
+        Heads = 4,
+        IntermediateSize = 512,
+    }.WithClasses(FashionMnist.ClassNames);
+
+    /// <summary>Trains and returns the model, with the accuracy of its weights on the 10,000 test images, which training never sees.</summary>
+    /// <param name="device">Where to compute.</param>
+    /// <param name="resume">Continues from the checkpoint in <see cref="CheckpointFolder"/>.</param>
+    /// <param name="progress">Told after each step.</param>
+    /// <param name="cancellation">Stops between two steps with a checkpoint.</param>
+    public (VisionTransformer Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
+    {
+        ImageSet train = FashionMnist.Read(Data, train: true).Normalize([Mean], [Deviation]);
+        ImageSet test = FashionMnist.Read(Data, train: false).Normalize([Mean], [Deviation]);
+        var model = new VisionTransformer(Config, device, new Rng(Seed));
+        IReadOnlyList<Parameter> parameters = model.TrainAll();
+        foreach (Parameter p in parameters.Where(p => p.Value.Shape.Rank == 1))
+        {
+            p.WeightDecay = 0;      // biases and norms
+        }
+        using var optimizer = new AdamW(parameters) { WeightDecay = 0.05 };
+        long steps = (long)Epochs * ((train.Count + BatchSize - 1) / BatchSize);
+        var trainer = new Trainer(optimizer, train.Count, batch => Loss(model, train, batch), new TrainerOptions
+        {
+            Epochs = Epochs,
+            BatchSize = BatchSize,
+            LearningRate = LearningRate,
+            Schedule = new Schedule(Decay.Cosine, Warmup: Math.Min(500, steps / 10)),
+            MaxGradientNorm = 1,
+            Seed = Seed,
+            CheckpointFolder = CheckpointFolder,
+        })
+        {
+            Evaluate = () => Accuracy(model, test),
+        };
+        if (resume)
+        {
+            trainer.Resume(trainer.CheckpointPath ?? throw new TrainingException("Pretrain: there is no folder to resume from; name one"));
+        }
+        return (model, trainer.Run(progress, cancellation));
+    }
+
+    /// <summary>Share of images whose largest logit is at their label.</summary>
+    public static double Accuracy(VisionTransformer model, ImageSet images)
+    {
+        int correct = 0;
+        for (int start = 0; start < images.Count; start += EvaluationBatch)
+        {
+            int[] indices = [.. Enumerable.Range(start, Math.Min(EvaluationBatch, images.Count - start))];
+            using Scope scope = model.Device.BeginScope();
+            ImageSet part = images.Select(indices);
+            correct += Losses.Correct(model.Forward(scope.Of([part.Count, part.Channels, part.Height, part.Width], part.Pixels)), part.Labels);
+        }
+        return (double)correct / images.Count;
+    }
+
+    private Tensor Loss(VisionTransformer model, ImageSet images, TrainingBatch batch)
+    {
+        float[] pixels = new float[batch.Indices.Length * images.ImageSize];
+        int[] labels = new int[batch.Indices.Length];
+        for (int i = 0; i < labels.Length; i++)
+        {
+            int index = batch.Indices.Span[i];
+            Augmentation.Apply(images.Image(index), pixels.AsSpan(i * images.ImageSize, images.ImageSize), images.Channels, images.Height, images.Width, batch.Rng);
+            labels[i] = images.Labels[index];
+        }
+        Tensor input = model.Device.Current!.Of([labels.Length, images.Channels, images.Height, images.Width], pixels);
+        return Losses.CrossEntropy(model.Forward(input), labels, Smoothing);
+    }
+}
