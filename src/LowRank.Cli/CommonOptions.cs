@@ -9,9 +9,28 @@ internal static class CommonOptions
 
     public static Option<string> DeviceName() => new("--device") { Description = "Device to compute on: cpu.", DefaultValueFactory = _ => "cpu" };
 
-    public static Option<bool> DryRun() => new("--dry-run") { Description = "Print what would be done, with parameters and sizes, and stop." };
+    public static Option<bool> DryRun() => new("--dry-run") { Description = "Print what would be done, with parameters, memory and time, and write nothing." };
+
+    public static Option<bool> Quiet() => new("--quiet") { Description = "Show no progress." };
 
     public static Option<ulong> Seed() => new("--seed") { Description = "Seed of every random choice.", DefaultValueFactory = _ => 0 };
+
+    public static Option<string> Model(string name) => new("--model") { Description = $"Folder of the model, or {BaseModel.Name} for the shipped one.", DefaultValueFactory = _ => name };
+
+    public static Option<string> Data() => new("--data")
+    {
+        Description = "Labelled images: the word digits, a folder of idx files, a folder with one folder of PNG images a class (or train and test folders of that kind), or a safetensors file with arrays images and labels.",
+        Required = true,
+    };
+
+    /// <summary>A type of activations by its name.</summary>
+    /// <exception cref="ShapeException">Another word.</exception>
+    public static DType TypeOf(string name) => name switch
+    {
+        "f32" => DType.F32,
+        "bf16" => DType.BF16,
+        _ => throw new ShapeException($"type is {name}, want f32 or bf16"),
+    };
 
     /// <summary>Opens a device by its name.</summary>
     /// <exception cref="DeviceException">There is none of that name here.</exception>

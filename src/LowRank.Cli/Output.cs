@@ -1,23 +1,13 @@
+using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Spectre.Console;
 
 namespace LowRank.Cli;
 
-/// <summary>Results go to standard output, as a table or as JSON; progress goes to standard error. NO_COLOR is honoured.</summary>
+/// <summary>Results go to standard output, as a table or as JSON; progress goes to standard error.</summary>
 internal static class Output
 {
-    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
-
-    /// <summary>The console for progress and remarks.</summary>
-    public static IAnsiConsole Error { get; } = AnsiConsole.Create(new AnsiConsoleSettings
-    {
-        Out = new AnsiConsoleOutput(Console.Error),
-        ColorSystem = NoColor ? ColorSystemSupport.NoColors : ColorSystemSupport.Detect,
-        Ansi = Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect,
-    });
-
-    private static bool NoColor => !string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
+    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>Writes rows as JSON objects, or as an aligned table with their keys as headings.</summary>
     public static void Rows(IReadOnlyList<JsonObject> rows, bool json)
@@ -37,6 +27,21 @@ internal static class Output
         foreach (string[] line in cells)
         {
             Console.Out.WriteLine(string.Join("  ", line.Select((c, i) => c.PadRight(widths[i]))).TrimEnd());
+        }
+    }
+
+    /// <summary>Writes one object: as JSON, or as a line a key.</summary>
+    public static void Facts(JsonObject facts, bool json)
+    {
+        if (json)
+        {
+            Json(facts);
+            return;
+        }
+        int width = facts.Max(p => p.Key.Length);
+        foreach ((string key, JsonNode? value) in facts)
+        {
+            Console.Out.WriteLine($"{key.PadRight(width)}  {Cell(value)}");
         }
     }
 

@@ -10,8 +10,6 @@ internal sealed record Pretrain
     /// <summary>Mean and standard deviation of the training images' pixels, 0..1.</summary>
     public const float Mean = 0.2860f, Deviation = 0.3530f;
 
-    private const int EvaluationBatch = 500;
-
     /// <summary>Folder of the four idx files.</summary>
     public string Data { get; init; } = FashionMnist.DebianFolder;
 
@@ -48,6 +46,19 @@ internal sealed record Pretrain
         IntermediateSize = 512,
     }.WithClasses(FashionMnist.ClassNames);
 
+    /// <summary>How images become its input.</summary>
+    public static Preprocessing Preprocessing { get; } = new()
+    {
+        Channels = 1,
+        Height = 28,
+        Width = 28,
+        Mean = [Mean],
+        Deviation = [Deviation],
+        Classes = FashionMnist.ClassNames,
+        SourceHeight = 28,
+        SourceWidth = 28,
+    };
+
     /// <summary>Trains and returns the model, with the accuracy of its weights on the 10,000 test images, which training never sees.</summary>
     /// <param name="device">Where to compute.</param>
     /// <param name="resume">Continues from the checkpoint in <see cref="CheckpointFolder"/>.</param>
@@ -56,7 +67,7 @@ internal sealed record Pretrain
     public (VisionTransformer Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
     {
         ImageSet train = FashionMnist.Read(Data, train: true).Normalize([Mean], [Deviation]);
-        ImageSet test = FashionMnist.Read(Data, train: false).Normalize([Mean], [Deviation]);
+        ImageSet test = FashionMnist.Read(Data, train: false);
         var model = new VisionTransformer(Config, device, new Rng(Seed));
         IReadOnlyList<Parameter> parameters = model.TrainAll();
         foreach (Parameter p in parameters.Where(p => p.Value.Shape.Rank == 1))
@@ -76,27 +87,13 @@ internal sealed record Pretrain
             CheckpointFolder = CheckpointFolder,
         })
         {
-            Evaluate = () => Accuracy(model, test),
+            Evaluate = () => ImageEvaluation.Of(model, test, Preprocessing).Accuracy,
         };
         if (resume)
         {
             trainer.Resume(trainer.CheckpointPath ?? throw new TrainingException("Pretrain: there is no folder to resume from; name one"));
         }
         return (model, trainer.Run(progress, cancellation));
-    }
-
-    /// <summary>Share of images whose largest logit is at their label.</summary>
-    public static double Accuracy(VisionTransformer model, ImageSet images)
-    {
-        int correct = 0;
-        for (int start = 0; start < images.Count; start += EvaluationBatch)
-        {
-            int[] indices = [.. Enumerable.Range(start, Math.Min(EvaluationBatch, images.Count - start))];
-            using Scope scope = model.Device.BeginScope();
-            ImageSet part = images.Select(indices);
-            correct += Losses.Correct(model.Forward(scope.Of([part.Count, part.Channels, part.Height, part.Width], part.Pixels)), part.Labels);
-        }
-        return (double)correct / images.Count;
     }
 
     private Tensor Loss(VisionTransformer model, ImageSet images, TrainingBatch batch)

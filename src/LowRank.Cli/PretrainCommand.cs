@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Globalization;
 using System.Text.Json.Nodes;
 using LowRank.Models;
 using LowRank.Models.Data;
@@ -18,9 +17,9 @@ internal static class PretrainCommand
         var seed = new Option<ulong>("--seed") { Description = "Seed of every random choice.", DefaultValueFactory = _ => new Pretrain().Seed };
         var resume = new Option<bool>("--resume") { Description = "Continue from the checkpoint in the output folder, bit for bit as if never stopped." };
         var device = CommonOptions.DeviceName();
-        var json = CommonOptions.Json();
+        Option<bool> json = CommonOptions.Json(), quiet = CommonOptions.Quiet();
         var dryRun = CommonOptions.DryRun();
-        var command = new Command("pretrain", "Train the base vision transformer on Fashion-MNIST from nothing.") { output, data, epochs, seed, resume, device, json, dryRun };
+        var command = new Command("pretrain", "Train the base vision transformer on Fashion-MNIST from nothing.") { output, data, epochs, seed, resume, device, json, dryRun, quiet };
         command.SetAction((parsed, cancellation) =>
         {
             string folder = parsed.GetValue(output)!;
@@ -32,29 +31,17 @@ internal static class PretrainCommand
                 return Task.FromResult(ExitCode.Done);
             }
             using Device on = CommonOptions.Open(parsed.GetValue(device)!);
-            (VisionTransformer model, TrainingResult result) = recipe.Run(on, parsed.GetValue(resume), new Lines(), cancellation);
+            (VisionTransformer model, TrainingResult result) = TrainingDisplay.Show(parsed.GetValue(quiet), display => recipe.Run(on, parsed.GetValue(resume), display.Add("pretrain"), cancellation));
             using (model)
             {
                 model.Save(folder, DType.BF16);
+                Pretrain.Preprocessing.Write(folder);
             }
             using var saved = VisionTransformer.Load(folder, on);
-            double accuracy = Pretrain.Accuracy(saved, FashionMnist.Read(recipe.Data, train: false).Normalize([Pretrain.Mean], [Pretrain.Deviation]));
+            double accuracy = ImageEvaluation.Of(saved, FashionMnist.Read(recipe.Data, train: false), Pretrain.Preprocessing, cancellation).Accuracy;
             Output.Rows([new JsonObject { ["folder"] = folder, ["steps"] = result.Steps, ["loss"] = result.Loss, ["accuracy"] = result.Evaluation, ["accuracy_bf16"] = accuracy }], parsed.GetValue(json));
             return Task.FromResult(ExitCode.Done);
         });
         return command;
-    }
-
-    /// <summary>A line every hundred steps and after each epoch.</summary>
-    private sealed class Lines : IProgress<TrainingProgress>
-    {
-        public void Report(TrainingProgress value)
-        {
-            if (value.Evaluation is not null || value.Step % 100 == 0)
-            {
-                string accuracy = value.Evaluation is { } e ? string.Create(CultureInfo.InvariantCulture, $"  accuracy {e:P2}") : "";
-                Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"step {value.Step}/{value.Steps}  epoch {value.Epoch + 1}  loss {value.Loss:F4}  rate {value.LearningRate:E2}  norm {value.GradientNorm:F2}  {value.SamplesPerSecond:F0} images/s{accuracy}"));
-            }
-        }
     }
 }

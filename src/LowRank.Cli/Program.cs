@@ -1,16 +1,33 @@
 using System.CommandLine;
+using System.Runtime.InteropServices;
 
 namespace LowRank.Cli;
 
 /// <summary>The command line: one file a command, one place for exit codes.</summary>
 public static class Program
 {
-    /// <summary>Runs a command. Exit codes: 0 done, 1 the work failed, 2 the words or the input are wrong, 130 cancelled.</summary>
+    /// <summary>Runs a command. Exit codes: 0 done, 1 the work failed, 2 the words or the input are wrong, 130 stopped by a signal.</summary>
     public static async Task<int> Main(string[] args)
     {
-        var root = new RootCommand("Low-rank adapters without Python: train, evaluate, merge and inspect.")
+        using var stop = new CancellationTokenSource();
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
+        return await Run(args, stop.Token);
+
+        // The first signal lets the work end with a checkpoint, the second one ends the process.
+        void Stop(PosixSignalContext signal)
         {
-            DevicesCommand.Create(), OpsCommand.Create(), PretrainCommand.Create(),
+            signal.Cancel = !stop.IsCancellationRequested;
+            stop.Cancel();
+        }
+    }
+
+    /// <summary>As <see cref="Main"/>, stopped by a token.</summary>
+    internal static async Task<int> Run(string[] args, CancellationToken cancellation)
+    {
+        var root = new RootCommand("Low-rank adapters without Python: train, evaluate and inspect.")
+        {
+            TrainCommand.Create(), EvalCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), OpsCommand.Create(),
         };
         ParseResult parsed = root.Parse(args);
         if (parsed.Errors.Count > 0)
@@ -19,16 +36,16 @@ public static class Program
             {
                 await Console.Error.WriteLineAsync($"lowrank: {error.Message}");
             }
-            await Console.Error.WriteLineAsync($"Try: lowrank {parsed.CommandResult.Command.Name} --help");
+            await Console.Error.WriteLineAsync($"Try: lowrank {(parsed.CommandResult.Command is RootCommand ? "" : parsed.CommandResult.Command.Name + " ")}--help");
             return ExitCode.Usage;
         }
         try
         {
-            return await parsed.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = TimeSpan.FromSeconds(20) });
+            return await parsed.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null }, cancellation);
         }
-        catch (OperationCanceledException)
+        catch (OperationCanceledException stopped)
         {
-            await Console.Error.WriteLineAsync("lowrank: cancelled");
+            await Console.Error.WriteLineAsync($"lowrank: {stopped.Message}");
             return ExitCode.Cancelled;
         }
         catch (Exception error) when (ExitCode.Of(error) is { } code)

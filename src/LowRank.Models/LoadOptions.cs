@@ -6,8 +6,8 @@ public sealed record LoadOptions
     /// <summary>Type of the activations: F32, BF16 or F64. Matrices of linear layers take it too; all other weights are F32, or F64 with F64.</summary>
     public DType Type { get; init; } = DType.F32;
 
-    /// <summary>Number of classes of a new, random output layer in place of the file's; null keeps the file's.</summary>
-    public int? Classes { get; init; }
+    /// <summary>Names of the classes of a new, random output layer in place of the file's; null keeps the file's.</summary>
+    public IReadOnlyList<string>? Classes { get; init; }
 
     /// <summary>Seed of that output layer.</summary>
     public ulong Seed { get; init; }

@@ -61,8 +61,7 @@ public sealed class VisionTransformer : PretrainedModel
     public static new VisionTransformer Load(string folder, Device device, LoadOptions? options = null)
     {
         options ??= new();
-        VisionTransformerConfig config = ConfigFile.Read(folder, ConfigJson.Default.VisionTransformerConfig);
-        config.Check(Path.Combine(folder, ConfigFile.Name));
+        VisionTransformerConfig config = VisionTransformerConfig.Read(folder);
         using TensorSource file = OpenWeights(folder);
         if (options.Classes is { } classes)
         {

@@ -98,6 +98,20 @@ public sealed record VisionTransformerConfig
     [JsonIgnore]
     public int Tokens => (ImageSize / PatchSize * (ImageSize / PatchSize)) + 1;
 
+    /// <summary>Names of the classes in the order of their numbers; numbered as transformers does where the file names none.</summary>
+    [JsonIgnore]
+    public IReadOnlyList<string> ClassNames => [.. Enumerable.Range(0, Classes).Select(i => Labels?.GetValueOrDefault($"{i}") ?? $"LABEL_{i}")];
+
+    /// <summary>Reads and checks config.json of a model folder.</summary>
+    /// <exception cref="ModelFormatException">It is damaged, contradicts itself, or describes another kind of model: names the key.</exception>
+    /// <exception cref="IOException">It is missing or unreadable.</exception>
+    public static VisionTransformerConfig Read(string folder)
+    {
+        VisionTransformerConfig config = ConfigFile.Read(folder, ConfigJson.Default.VisionTransformerConfig);
+        config.Check(Path.Combine(folder, ConfigFile.Name));
+        return config;
+    }
+
     /// <summary>This config with classes of the given names.</summary>
     public VisionTransformerConfig WithClasses(IReadOnlyList<string> names) => this with
     {

@@ -28,7 +28,7 @@ public sealed class Trainer
     /// <summary>Adapters whose penalties and hooks belong to a step; null where none are trained.</summary>
     public AdaptedModel? Adapted { get; init; }
 
-    /// <summary>Measures the model after each epoch; higher is better.</summary>
+    /// <summary>Measures the model after epochs (<see cref="TrainerOptions.EvaluationEpochs"/>); higher is better.</summary>
     public Func<double>? Evaluate { get; init; }
 
     /// <summary>Steps taken, those before a resume included.</summary>
@@ -74,7 +74,8 @@ public sealed class Trainer
             Step++;
             double seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
             bool ended = at == StepsPerEpoch - 1;
-            evaluation = ended && Evaluate is not null ? Evaluate() : null;
+            bool measure = ended && ((epoch + 1) % options.EvaluationEpochs == 0 || Step == Steps);
+            evaluation = measure && Evaluate is not null ? Evaluate() : null;
             bool improved = evaluation > (best ?? double.NegativeInfinity);
             best = improved ? evaluation : best;
             if (options.CheckpointFolder is not null && (ended || (options.CheckpointSteps > 0 && Step % options.CheckpointSteps == 0)))

@@ -30,6 +30,9 @@ public sealed record TrainerOptions
     /// <summary>Steps between checkpoints; 0: at the end of each epoch only.</summary>
     public int CheckpointSteps { get; init; }
 
+    /// <summary>Epochs between evaluations; the last epoch is always evaluated.</summary>
+    public int EvaluationEpochs { get; init; } = 1;
+
     /// <summary>Also keep the checkpoint whose evaluation was highest.</summary>
     public bool KeepBest { get; init; }
 
@@ -52,6 +55,7 @@ public sealed record TrainerOptions
         Require(MaxGradientNorm >= 0, nameof(MaxGradientNorm), MaxGradientNorm, "0 or more");
         Require(Schedule.Warmup >= 0, "Schedule.Warmup", Schedule.Warmup, "0 or more");
         Require(CheckpointSteps >= 0, nameof(CheckpointSteps), CheckpointSteps, "0 or more");
+        Require(EvaluationEpochs > 0, nameof(EvaluationEpochs), EvaluationEpochs, "at least 1");
         Require(!KeepBest || CheckpointFolder is not null, nameof(KeepBest), KeepBest, "a CheckpointFolder beside it");
     }
 }

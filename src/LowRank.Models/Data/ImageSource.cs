@@ -13,9 +13,10 @@ public static class ImageSource
     /// <param name="source">The word, or a path.</param>
     /// <param name="train">Which part, where the source has two.</param>
     /// <param name="decode">Reads a PNG file.</param>
+    /// <param name="channels">1 for gray, 3 for RGB: what PNG images become. The other sources keep the channels they have.</param>
     /// <exception cref="FileNotFoundException">Nothing is at that path.</exception>
     /// <exception cref="ModelFormatException">What is there is none of these, or damaged.</exception>
-    public static ImageSet Read(string source, bool train, Func<string, DecodedImage> decode)
+    public static ImageSet Read(string source, bool train, Func<string, DecodedImage> decode, int channels = 1)
     {
         if (source == DigitsName)
         {
@@ -35,6 +36,10 @@ public static class ImageSource
             return IdxFile.ReadFolder(source, part);
         }
         string inside = Path.Combine(source, train ? "train" : "test");
-        return ImageFolder.Read(Directory.Exists(inside) ? inside : source, decode);
+        return ImageFolder.Read(Directory.Exists(inside) ? inside : source, decode, channels);
     }
+
+    /// <summary>True where a source brings test images of its own; the others have one set, and <see cref="Read"/> gives it for both parts.</summary>
+    public static bool HasTest(string source) => source != DigitsName && Directory.Exists(source)
+        && (Directory.EnumerateFiles(source, "t10k-images-idx3-ubyte*").Any() || (Directory.Exists(Path.Combine(source, "train")) && Directory.Exists(Path.Combine(source, "test"))));
 }

@@ -1,0 +1,91 @@
+using System.Text.Json.Serialization;
+using LowRank.Adapters;
+using LowRank.Training;
+
+namespace LowRank.Cli;
+
+/// <summary>A way to adapt a model, as <c>--method</c> names it.</summary>
+/// <param name="Name">The word.</param>
+/// <param name="LearningRate">Of AdamW, where the user gives none.</param>
+/// <param name="Config">The adapter's settings; null where weights of the model itself are trained.</param>
+internal sealed record FineTuneMethod(string Name, double LearningRate, Func<FineTuneOptions, LoraConfig>? Config)
+{
+    /// <summary>Every way there is.</summary>
+    public static IReadOnlyList<FineTuneMethod> All { get; } =
+    [
+        new("lora", 2e-3, Lora),
+        new("dora", 2e-3, o => Lora(o) with { Dora = true }),
+        new("rslora", 1e-3, o => Lora(o) with { RankStabilized = true }),
+        new("head", 1e-2, null),
+        new("full", 5e-4, null),
+    ];
+
+    /// <summary>The names, for help and messages.</summary>
+    public static string Names => string.Join(", ", All.Select(m => m.Name));
+
+    /// <summary>The way of that name.</summary>
+    /// <exception cref="AdapterConfigException">There is none: lists those there are.</exception>
+    public static FineTuneMethod Of(string name) => All.FirstOrDefault(m => m.Name == name)
+        ?? throw new AdapterConfigException($"FineTuneMethod: method is {name}, want one of {Names}");
+
+    private static LoraConfig Lora(FineTuneOptions options) => new() { Rank = options.Rank, Alpha = options.Alpha, Dropout = options.Dropout };
+}
+
+/// <summary>Settings of one adaptation. Two runs with equal settings on equal images end with the same bits.</summary>
+internal sealed record FineTuneOptions
+{
+    /// <summary>One of <see cref="FineTuneMethod.All"/>.</summary>
+    public string Method { get; init; } = "lora";
+
+    /// <summary>Rank r of the adapters.</summary>
+    public int Rank { get; init; } = 8;
+
+    /// <summary>Scale of the adapters: Alpha/r, with rsLoRA Alpha/√r.</summary>
+    public double Alpha { get; init; } = 16;
+
+    /// <summary>Layers to adapt: <c>all-linear</c>, names after commas, or a regular expression for whole paths.</summary>
+    public string Targets { get; init; } = Adapters.Names.AllLinear.Expression;
+
+    /// <summary>Share of the adapters' inputs dropped in training.</summary>
+    public double Dropout { get; init; }
+
+    /// <summary>LoRA+: how much faster B learns than A; null: as fast.</summary>
+    public double? LoraPlus { get; init; }
+
+    /// <summary>Passes over the training images.</summary>
+    public int Epochs { get; init; } = 30;
+
+    /// <summary>Images of a step.</summary>
+    public int BatchSize { get; init; } = 32;
+
+    /// <summary>Highest learning rate; null: that of the method.</summary>
+    public double? LearningRate { get; init; }
+
+    /// <summary>How it falls.</summary>
+    public Decay Schedule { get; init; } = Decay.Cosine;
+
+    /// <summary>Share of the steps over which it rises first.</summary>
+    public double Warmup { get; init; } = 0.1;
+
+    /// <summary>Weight decay of matrices.</summary>
+    public double WeightDecay { get; init; } = 0.01;
+
+    /// <summary>Gradients are clipped to this norm; 0: not.</summary>
+    public double MaxGradientNorm { get; init; } = 1;
+
+    /// <summary>Seed of the new weights, of the order of images and of dropout.</summary>
+    public ulong Seed { get; init; }
+
+    /// <summary>Type of the activations and frozen matrices: F32 or BF16.</summary>
+    public DType Type { get; init; } = DType.F32;
+
+    /// <summary>Steps between checkpoints beside those at the end of each epoch; 0: none.</summary>
+    public int CheckpointSteps { get; init; }
+
+    /// <summary>Epochs between measurements on the test images; 0: about twenty in a run.</summary>
+    public int EvaluationEpochs { get; init; }
+
+    /// <summary>The rate in use.</summary>
+    [JsonIgnore]
+    public double Rate => LearningRate ?? FineTuneMethod.Of(Method).LearningRate;
+}

@@ -1,0 +1,195 @@
+using System.Diagnostics;
+using LowRank.Adapters;
+using LowRank.Models;
+using LowRank.Models.Data;
+using LowRank.Training;
+
+namespace LowRank.Cli;
+
+/// <summary>One adaptation of a vision model to labelled images: loads the model, attaches what is trained, trains, measures and saves.
+/// The commands <c>train</c> and <c>demo</c> are made of it.</summary>
+internal sealed class FineTuneRun : IDisposable
+{
+    private readonly ImageTask task;
+    private readonly FineTuneOptions options;
+    private readonly Optimizer optimizer;
+    private readonly Trainer trainer;
+    private readonly List<TrainingProgress> history = [];
+
+    /// <summary>Loads the model and makes ready; nothing is written.</summary>
+    /// <param name="model">A folder, or <c>base</c>; saved as the adapter's base.</param>
+    /// <param name="task">The images.</param>
+    /// <param name="options">Settings.</param>
+    /// <param name="device">Where to compute.</param>
+    /// <param name="checkpointFolder">Where checkpoints go; null keeps none.</param>
+    /// <exception cref="AdapterConfigException">A setting is out of range, or targets name no layer: lists the model's own.</exception>
+    /// <exception cref="Formats.ModelFormatException">A file of the model is damaged.</exception>
+    public FineTuneRun(string model, ImageTask task, FineTuneOptions options, Device device, string? checkpointFolder = null)
+    {
+        (this.task, this.options) = (task, options);
+        FineTuneMethod method = FineTuneMethod.Of(options.Method);
+        if (options.LoraPlus is not null && method.Config is null)
+        {
+            throw new AdapterConfigException($"FineTuneRun: LoRA+ is asked for beside method {method.Name}, want a method with A and B");
+        }
+        string folder = BaseModel.Folder(model);
+        IReadOnlyList<string> classes = task.Preprocessing.Classes;
+        bool sameHead = VisionTransformerConfig.Read(folder).ClassNames.SequenceEqual(classes);
+        Model = PretrainedModel.Load(folder, device, new LoadOptions { Type = options.Type, Classes = sameHead ? null : classes, Seed = options.Seed, Pack = method.Name != "full" });
+        string[] heads = [.. Model.Sites.Where(s => s.IsOutput).Select(s => s.Path)];
+        if (method.Config is not null)
+        {
+            Adapted = Model.Attach(method.Config(options) with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = heads, BaseModel = model }, options.Seed);
+        }
+        Parameters = Adapted?.Parameters ?? (method.Name == "full" ? Model.TrainAll() : Model.TrainHead(heads));
+        foreach (Parameter p in Parameters.Where(p => p.Value.Shape.Rank == 1))
+        {
+            p.WeightDecay = 0;      // biases, norms and magnitudes
+        }
+        if (options.LoraPlus is { } ratio)
+        {
+            LoraPlus.Apply(Parameters, options.Rate, ratio, weightDecay: options.WeightDecay);
+        }
+        optimizer = new AdamW(Parameters) { WeightDecay = options.WeightDecay };
+        long steps = (long)options.Epochs * ((task.Train.Count + options.BatchSize - 1) / Math.Max(1, options.BatchSize));
+        trainer = new Trainer(optimizer, task.Train.Count, Loss, new TrainerOptions
+        {
+            Epochs = options.Epochs,
+            BatchSize = options.BatchSize,
+            LearningRate = options.Rate,
+            Schedule = new Schedule(options.Schedule, options.Warmup is >= 0 and <= 1
+                ? (long)Math.Round(options.Warmup * steps)
+                : throw new TrainingException($"FineTuneRun: warmup is {options.Warmup}, want a share of the steps, 0 .. 1")),
+            MaxGradientNorm = options.MaxGradientNorm,
+            Seed = options.Seed,
+            CheckpointFolder = checkpointFolder,
+            CheckpointSteps = options.CheckpointSteps,
+            EvaluationEpochs = options.EvaluationEpochs > 0 ? options.EvaluationEpochs : Math.Max(1, options.Epochs / 20),
+        })
+        {
+            Adapted = Adapted,
+            Evaluate = () => Evaluate().Accuracy,
+        };
+    }
+
+    /// <summary>The model; adapters are in place.</summary>
+    public PretrainedModel Model { get; }
+
+    /// <summary>The adapters, or null with methods head and full.</summary>
+    public AdaptedModel? Adapted { get; }
+
+    /// <summary>Everything trained.</summary>
+    public IReadOnlyList<Parameter> Parameters { get; }
+
+    /// <summary>Trained elements.</summary>
+    public long Trainable => Parameters.Sum(p => p.Value.Shape.Count);
+
+    /// <summary>Elements of the model itself.</summary>
+    public long ModelElements => Model.Parameters.Values.Sum(p => p.Value.Shape.Count);
+
+    /// <summary>Steps of the whole run.</summary>
+    public long Steps => trainer.Steps;
+
+    /// <summary>Steps taken.</summary>
+    public long Step => trainer.Step;
+
+    /// <summary>What was reported of each step, those before a resume included where <see cref="Resume"/> was given them.</summary>
+    public IReadOnlyList<TrainingProgress> History => history;
+
+    /// <summary>The last measurement on the test images, or null.</summary>
+    public ImageEvaluation? Evaluation { get; private set; }
+
+    /// <summary>Trains to the end, or until cancelled.</summary>
+    /// <param name="progress">Told after each step.</param>
+    /// <param name="cancellation">Stops between two steps, with a checkpoint where there is a folder.</param>
+    /// <exception cref="OperationCanceledException">It was cancelled.</exception>
+    /// <exception cref="TrainingException">The loss is not finite.</exception>
+    public TrainingResult Train(IProgress<TrainingProgress>? progress = null, CancellationToken cancellation = default)
+    {
+        TrainingResult result = trainer.Run(new Recorder(history, progress), cancellation);
+        Evaluation ??= Evaluate();      // a run resumed at its end takes no step
+        return result;
+    }
+
+    /// <summary>Continues from the checkpoint in the folder, bit for bit as if never stopped.</summary>
+    /// <param name="before">What was reported of the steps before; later ones are dropped.</param>
+    public void Resume(IEnumerable<TrainingProgress> before)
+    {
+        trainer.Resume(trainer.CheckpointPath ?? throw new TrainingException("FineTuneRun: there is no folder to resume from; name one"));
+        history.AddRange(before.Where(p => p.Step <= trainer.Step));
+    }
+
+    /// <summary>Measures the model on the test images.</summary>
+    public ImageEvaluation Evaluate() => Evaluation = ImageEvaluation.Of(Model, task.Test, task.Preprocessing);
+
+    /// <summary>Writes the adapter as PEFT does, or the whole model where its own weights were trained, and lowrank.json beside it.</summary>
+    /// <returns>The file with the trained weights.</returns>
+    /// <exception cref="IOException">It cannot be written.</exception>
+    public string Save(string folder)
+    {
+        if (Adapted is not null)
+        {
+            Adapted.SavePeft(folder);
+        }
+        else
+        {
+            Model.Save(folder);
+        }
+        task.Preprocessing.Write(folder);
+        return Path.Combine(folder, Adapted is null ? PretrainedModel.WeightFile : PeftFolder.ModelFile);
+    }
+
+    /// <summary>Takes two steps' worth of gradients and no step, to say what a run would need.</summary>
+    public FineTuneEstimate Estimate()
+    {
+        long bytes = 0;
+        double seconds = 0;
+        int[] batch = [.. Enumerable.Range(0, Math.Min(options.BatchSize, task.Train.Count))];
+        for (int i = 0; i < 2; i++)      // the first one warms up
+        {
+            long started = Stopwatch.GetTimestamp();
+            using (Tape tape = Model.Device.BeginTape())
+            {
+                tape.Backward(Loss(new TrainingBatch(batch, new Rng(options.Seed), 0, 0)));
+                bytes = tape.Bytes;
+            }
+            optimizer.ClearGradients();
+            seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
+        }
+        int element = Model.DType.ForParameters().Size();
+        return new FineTuneEstimate(Trainable, ModelElements, Model.Store.Bytes, 4 * Trainable * element, bytes, trainer.Steps, seconds * trainer.Steps);
+    }
+
+    /// <summary>Hands the trained values back to the model and takes everything off the device.</summary>
+    public void Dispose()
+    {
+        optimizer.Dispose();
+        Adapted?.Dispose();
+        Model.Dispose();
+    }
+
+    private Tensor Loss(TrainingBatch batch)
+    {
+        ImageSet images = task.Preprocessing.Apply(task.Train.Select(batch.Indices.Span));
+        return Losses.CrossEntropy(Model.Forward(ImageEvaluation.Input(Model.Device.Current!, images)), images.Labels);
+    }
+
+    private sealed class Recorder(List<TrainingProgress> history, IProgress<TrainingProgress>? next) : IProgress<TrainingProgress>
+    {
+        public void Report(TrainingProgress value)
+        {
+            history.Add(value);
+            next?.Report(value);
+        }
+    }
+}
+
+/// <summary>What a run needs.</summary>
+/// <param name="Trainable">Trained elements.</param>
+/// <param name="ModelElements">Elements of the model.</param>
+/// <param name="WeightBytes">Memory of the model.</param>
+/// <param name="StateBytes">Memory of trained values, their gradients and two moments.</param>
+/// <param name="ActivationBytes">Memory of a step, forward and backward, as measured.</param>
+/// <param name="Steps">Of the whole run.</param>
+/// <param name="Seconds">Of all steps, from one that was timed; measuring the model comes on top.</param>
+internal sealed record FineTuneEstimate(long Trainable, long ModelElements, long WeightBytes, long StateBytes, long ActivationBytes, long Steps, double Seconds);

@@ -1,0 +1,152 @@
+using System.CommandLine;
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json.Nodes;
+using LowRank.Training;
+
+namespace LowRank.Cli;
+
+/// <summary><c>lowrank train</c>: adapts a vision model to labelled images.</summary>
+internal sealed class TrainCommand
+{
+    private readonly FineTuneOptions defaults = new();
+    private readonly Option<string> model = CommonOptions.Model(BaseModel.Name);
+    private readonly Option<string> data = CommonOptions.Data();
+    private readonly Option<string> output = new("--output") { Description = "Folder for the adapter (PEFT's format), or for the whole model with head and full.", Required = true };
+    private readonly Option<string> method;
+    private readonly Option<int> rank, epochs, batch, checkpointSteps;
+    private readonly Option<int?> perClass;
+    private readonly Option<double> alpha, dropout, warmup, weightDecay, maxNorm;
+    private readonly Option<double?> rate, loraPlus;
+    private readonly Option<string> targets, type;
+    private readonly Option<Decay> schedule;
+    private readonly Option<ulong> seed = CommonOptions.Seed();
+    private readonly Option<bool> resume = new("--resume") { Description = "Go on with the unfinished run in the output folder, bit for bit as if it had never stopped." };
+    private readonly Option<string> device = CommonOptions.DeviceName();
+    private readonly Option<bool> json = CommonOptions.Json(), dryRun = CommonOptions.DryRun(), quiet = CommonOptions.Quiet();
+
+    private TrainCommand()
+    {
+        Option<T> Make<T>(string name, string description, T value) => new(name) { Description = description, DefaultValueFactory = _ => value };
+        method = Make("--method", $"One of {FineTuneMethod.Names}.", defaults.Method);
+        rank = Make("--rank", "Rank of the adapters.", defaults.Rank);
+        alpha = Make("--alpha", "Scale of the adapters: alpha/rank, with rslora alpha/√rank.", defaults.Alpha);
+        targets = Make("--targets", "Layers to adapt: all-linear, names after commas (q_proj,v_proj), or a regular expression for whole paths.", defaults.Targets);
+        dropout = Make("--dropout", "Share of the adapters' inputs dropped in training.", defaults.Dropout);
+        loraPlus = new("--lora-plus") { Description = "LoRA+: how many times faster B learns than A (16 in its paper)." };
+        epochs = Make("--epochs", "Passes over the training images.", defaults.Epochs);
+        batch = Make("--batch-size", "Images of a step.", defaults.BatchSize);
+        rate = new("--learning-rate") { Description = $"Highest learning rate of AdamW. Default: {string.Join(", ", FineTuneMethod.All.Select(m => m.Name + " " + m.LearningRate.ToString("G", CultureInfo.InvariantCulture)))}." };
+        schedule = Make("--schedule", "How the rate falls.", defaults.Schedule);
+        warmup = Make("--warmup", "Share of the steps over which the rate rises first.", defaults.Warmup);
+        weightDecay = Make("--weight-decay", "Weight decay of matrices.", defaults.WeightDecay);
+        maxNorm = Make("--max-gradient-norm", "Gradients are clipped to this norm; 0: not.", defaults.MaxGradientNorm);
+        perClass = new("--per-class") { Description = "Train on this many images a class, chosen by the seed; the others are held out. Default: all." };
+        type = Make("--type", "Type of activations and frozen matrices: f32 or bf16.", "f32");
+        checkpointSteps = Make("--checkpoint-steps", "Steps between checkpoints beside those at the end of each epoch; 0: none.", 0);
+    }
+
+    public static Command Create()
+    {
+        var t = new TrainCommand();
+        var command = new Command("train", "Adapt a vision model to labelled images: LoRA and its relatives, the head only, or every weight.")
+        {
+            t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm,
+            t.perClass, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
+        };
+        command.SetAction((parsed, cancellation) => Task.FromResult(t.Run(parsed, cancellation)));
+        return command;
+    }
+
+    private int Run(ParseResult parsed, CancellationToken cancellation)
+    {
+        string folder = parsed.GetValue(output)!;
+        RunSettings settings = Settings(parsed);
+        bool goOn = parsed.GetValue(resume), dry = parsed.GetValue(dryRun);
+        RunFolder.Check(folder, settings, goOn);
+        using Device on = CommonOptions.Open(parsed.GetValue(device)!);
+        ImageTask task = ImageTask.Read(BaseModel.Folder(settings.Model), settings.Data);
+        using var run = new FineTuneRun(settings.Model, task, settings.Options, on, dry ? null : RunFolder.Of(folder));
+        if (dry)
+        {
+            Output.Facts(Estimate(settings, task, run.Estimate()), parsed.GetValue(json));
+            return ExitCode.Done;
+        }
+        if (goOn)
+        {
+            run.Resume(RunFolder.Log(folder));
+        }
+        long started = Stopwatch.GetTimestamp();
+        string command = "lowrank " + string.Join(' ', parsed.Tokens.Select(t => t.Value.Contains(' ', StringComparison.Ordinal) ? $"'{t.Value}'" : t.Value));
+        TrainingResult result = TrainingDisplay.Show(parsed.GetValue(quiet), display =>
+        {
+            using RunFolder files = RunFolder.Open(folder, settings, run.History, display.Add(settings.Options.Method));
+            try
+            {
+                return run.Train(files, cancellation);
+            }
+            catch (OperationCanceledException error)
+            {
+                throw new OperationCanceledException($"stopped after step {run.Step} of {run.Steps}; to go on: {command}{(goOn ? "" : " --resume")}", error, cancellation);
+            }
+        });
+        double seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
+        string weights = run.Save(folder);
+        string report = ReportWriter.Write(Path.Combine(folder, "report"), TrainReport.Make(settings, run, run.Evaluation!, task.Preprocessing.Classes, DeviceList.Present()[0].Isa, command))[^1];
+        Directory.Delete(RunFolder.Of(folder), recursive: true);
+        Output.Facts(new JsonObject
+        {
+            ["method"] = settings.Options.Method,
+            ["model"] = settings.Model,
+            ["data"] = settings.Data.Source,
+            ["images"] = task.Train.Count,
+            ["trainable"] = run.Trainable,
+            ["parameters"] = run.ModelElements,
+            ["steps"] = result.Steps,
+            ["loss"] = run.History.Count > 0 ? run.History[^1].Loss : null,
+            ["accuracy"] = run.Evaluation!.Accuracy,
+            ["count"] = run.Evaluation.Count.Sum(),
+            ["seconds"] = Math.Round(seconds, 3),
+            ["adapter_bytes"] = new FileInfo(weights).Length,
+            ["output"] = folder,
+            ["report"] = report,
+        }, parsed.GetValue(json));
+        return ExitCode.Done;
+    }
+
+    private RunSettings Settings(ParseResult parsed) => new(parsed.GetValue(model)!, new ImageChoice(parsed.GetValue(data)!, parsed.GetValue(perClass), parsed.GetValue(seed)), new FineTuneOptions
+    {
+        Method = FineTuneMethod.Of(parsed.GetValue(method)!).Name,
+        Rank = parsed.GetValue(rank),
+        Alpha = parsed.GetValue(alpha),
+        Targets = parsed.GetValue(targets)!,
+        Dropout = parsed.GetValue(dropout),
+        LoraPlus = parsed.GetValue(loraPlus),
+        Epochs = parsed.GetValue(epochs),
+        BatchSize = parsed.GetValue(batch),
+        LearningRate = parsed.GetValue(rate),
+        Schedule = parsed.GetValue(schedule),
+        Warmup = parsed.GetValue(warmup),
+        WeightDecay = parsed.GetValue(weightDecay),
+        MaxGradientNorm = parsed.GetValue(maxNorm),
+        Seed = parsed.GetValue(seed),
+        Type = CommonOptions.TypeOf(parsed.GetValue(type)!),
+        CheckpointSteps = parsed.GetValue(checkpointSteps),
+    });
+
+    private static JsonObject Estimate(RunSettings settings, ImageTask task, FineTuneEstimate estimate) => new()
+    {
+        ["method"] = settings.Options.Method,
+        ["model"] = settings.Model,
+        ["data"] = settings.Data.Source,
+        ["images"] = task.Train.Count,
+        ["test_images"] = task.Test.Count,
+        ["trainable"] = estimate.Trainable,
+        ["parameters"] = estimate.ModelElements,
+        ["steps"] = estimate.Steps,
+        ["seconds"] = Math.Round(estimate.Seconds, 3),
+        ["weight_bytes"] = estimate.WeightBytes,
+        ["state_bytes"] = estimate.StateBytes,
+        ["activation_bytes"] = estimate.ActivationBytes,
+    };
+}

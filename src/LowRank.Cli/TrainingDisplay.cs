@@ -1,0 +1,107 @@
+using System.Diagnostics;
+using System.Globalization;
+using LowRank.Training;
+using Spectre.Console;
+
+namespace LowRank.Cli;
+
+/// <summary>Progress of training runs on standard error: bars where that is a terminal, about twenty lines a run where it is not, nothing when it has to be quiet.</summary>
+internal abstract class TrainingDisplay
+{
+    /// <summary>Runs some work with a display open.</summary>
+    /// <param name="quiet">Show nothing.</param>
+    /// <param name="work">Gets the display; a run is one <see cref="Add"/>.</param>
+    public static T Show<T>(bool quiet, Func<TrainingDisplay, T> work) =>
+        quiet ? work(new Silence()) : Console.IsErrorRedirected ? work(new Lines()) : Bars.Show(work);
+
+    /// <summary>A line for one run; tell it each step.</summary>
+    /// <param name="title">Method, seed: what tells this run from the others.</param>
+    public abstract IProgress<TrainingProgress> Add(string title);
+
+    /// <summary>Figures of a step: loss, learning rate, images/s, remaining time.</summary>
+    internal static string Figures(TrainingProgress step, TimeSpan? remaining) => string.Create(
+        CultureInfo.InvariantCulture,
+        $"loss {step.Loss:F4}  rate {step.LearningRate:0.00E+0}  {step.SamplesPerSecond:F0} images/s{(remaining is { } r ? $"  ETA {Clock(r)}" : "")}");
+
+    private static string Clock(TimeSpan time) => time.TotalHours >= 1 ? time.ToString(@"h\:mm\:ss", CultureInfo.InvariantCulture) : time.ToString(@"m\:ss", CultureInfo.InvariantCulture);
+
+    /// <summary>Time left at the mean pace since the first step seen; a resumed run counts its own steps only.</summary>
+    private sealed class Pace
+    {
+        private long first = -1, started;
+
+        public TimeSpan? Remaining(TrainingProgress step)
+        {
+            if (first < 0)
+            {
+                (first, started) = (step.Step, Stopwatch.GetTimestamp());
+            }
+            long done = step.Step - first;
+            return done == 0 ? null : Stopwatch.GetElapsedTime(started) * ((double)(step.Steps - step.Step) / done);
+        }
+    }
+
+    private sealed class Silence : TrainingDisplay, IProgress<TrainingProgress>
+    {
+        public override IProgress<TrainingProgress> Add(string title) => this;
+
+        public void Report(TrainingProgress value)
+        {
+        }
+    }
+
+    private sealed class Lines : TrainingDisplay
+    {
+        private const int LinesOfRun = 20;
+
+        public override IProgress<TrainingProgress> Add(string title) => new Line(title);
+
+        private sealed class Line(string title) : IProgress<TrainingProgress>
+        {
+            private readonly Pace pace = new();
+
+            public void Report(TrainingProgress value)
+            {
+                TimeSpan? remaining = pace.Remaining(value);
+                if (value.Step == 1 || value.Step == value.Steps || value.Step * LinesOfRun / value.Steps != (value.Step - 1) * LinesOfRun / value.Steps)
+                {
+                    string accuracy = value.Evaluation is { } e ? string.Create(CultureInfo.InvariantCulture, $"  accuracy {e:P2}") : "";
+                    Console.Error.WriteLine($"{title}: step {value.Step}/{value.Steps}  {Figures(value, remaining)}{accuracy}");
+                }
+            }
+        }
+    }
+
+    /// <summary>Spectre's bars; nothing of that library is loaded without a terminal.</summary>
+    private sealed class Bars(ProgressContext context) : TrainingDisplay
+    {
+        public static T Show<T>(Func<TrainingDisplay, T> work)
+        {
+            bool plain = !string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
+            IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings
+            {
+                Out = new AnsiConsoleOutput(Console.Error),
+                ColorSystem = plain ? ColorSystemSupport.NoColors : ColorSystemSupport.Detect,
+            });
+            return console.Progress().HideCompleted(false)
+                .Columns(new TaskDescriptionColumn { Alignment = Justify.Left }, new ProgressBarColumn { Width = 20 }, new PercentageColumn())
+                .Start(context => work(new Bars(context)));
+        }
+
+        public override IProgress<TrainingProgress> Add(string title) => new Bar(context.AddTask(Markup.Escape(title)), title);
+
+        private sealed class Bar(ProgressTask task, string title) : IProgress<TrainingProgress>
+        {
+            private readonly Pace pace = new();
+            private string accuracy = "";
+
+            public void Report(TrainingProgress value)
+            {
+                accuracy = value.Evaluation is { } e ? string.Create(CultureInfo.InvariantCulture, $"  accuracy {e:P1}") : accuracy;
+                task.MaxValue = value.Steps;
+                task.Value = value.Step;
+                task.Description = Markup.Escape($"{title}  {Figures(value, pace.Remaining(value))}{accuracy}");
+            }
+        }
+    }
+}
