@@ -29,6 +29,16 @@ public abstract class Model : IDisposable
     /// <summary>Every layer that can be adapted, in the network's order.</summary>
     public IReadOnlyList<Site> Sites => sites;
 
+    /// <summary>Memory that the weights take as they are now, adapters and gradients not counted.</summary>
+    public ResidentBytes ResidentBytes
+    {
+        get
+        {
+            Tensor[] values = [.. parameters.Values.Select(p => p.Value)];
+            return new(values.Where(v => !v.IsPacked).Sum(v => (long)v.Bytes), values.Where(v => v.IsPacked).Sum(v => (long)v.Bytes));
+        }
+    }
+
     /// <summary>Class in transformers for PEFT's auto_mapping, with its module where that is known
     /// (<c>transformers.models.vit.modeling_vit.ViTForImageClassification</c>); null where there is none.</summary>
     public virtual string? TransformersClass => null;

@@ -30,6 +30,10 @@ public static class Close
     /// <summary>Bound for float64 runs of whole models and trajectories against float64 goldens, the goldens' own figure.</summary>
     public const double Golden64 = 1e-9;
 
+    /// <summary>Rounding of a float32 gradient as a share of the largest one of the step: what a gradient that is zero in exact arithmetic (an attention
+    /// key's bias) comes out as.</summary>
+    public const double GradientFloor = 1e-7;
+
     /// <summary>‖got − want‖ / ‖want‖, absolute where want is zero; NaN where either has one that the other has not.</summary>
     public static double Error(ReadOnlySpan<double> got, ReadOnlySpan<double> want)
     {
