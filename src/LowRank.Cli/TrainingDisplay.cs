@@ -21,7 +21,7 @@ internal abstract class TrainingDisplay
     /// <summary>Figures of a step: loss, learning rate, images/s, remaining time.</summary>
     internal static string Figures(TrainingProgress step, TimeSpan? remaining) => string.Create(
         CultureInfo.InvariantCulture,
-        $"loss {step.Loss:F4}  rate {step.LearningRate:0.00E+0}  {step.SamplesPerSecond:F0} images/s{(remaining is { } r ? $"  ETA {Clock(r)}" : "")}");
+        $"loss {step.Loss:F4}  rate {step.LearningRate:0.0E+0}  {step.SamplesPerSecond:F0} images/s{(remaining is { } r ? $"  ETA {Clock(r)}" : "")}");
 
     private static string Clock(TimeSpan time) => time.TotalHours >= 1 ? time.ToString(@"h\:mm\:ss", CultureInfo.InvariantCulture) : time.ToString(@"m\:ss", CultureInfo.InvariantCulture);
 
@@ -84,7 +84,7 @@ internal abstract class TrainingDisplay
                 ColorSystem = plain ? ColorSystemSupport.NoColors : ColorSystemSupport.Detect,
             });
             return console.Progress().HideCompleted(false)
-                .Columns(new TaskDescriptionColumn { Alignment = Justify.Left }, new ProgressBarColumn { Width = 20 }, new PercentageColumn())
+                .Columns(new TaskDescriptionColumn { Alignment = Justify.Left }, new ProgressBarColumn { Width = 12 })
                 .Start(context => work(new Bars(context)));
         }
 
@@ -97,7 +97,7 @@ internal abstract class TrainingDisplay
 
             public void Report(TrainingProgress value)
             {
-                accuracy = value.Evaluation is { } e ? string.Create(CultureInfo.InvariantCulture, $"  accuracy {e:P1}") : accuracy;
+                accuracy = value.Evaluation is { } e ? string.Create(CultureInfo.InvariantCulture, $"  acc {e:P1}") : accuracy;
                 task.MaxValue = value.Steps;
                 task.Value = value.Step;
                 task.Description = Markup.Escape($"{title}  {Figures(value, pace.Remaining(value))}{accuracy}");

@@ -1,0 +1,114 @@
+using System.Diagnostics;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Xunit;
+
+namespace LowRank.Cli.Tests;
+
+/// <summary>The program as a process of its own: signals, terminals, colours.</summary>
+public sealed class ProcessTests : IDisposable
+{
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
+    private readonly string folder = Directory.CreateTempSubdirectory("lowrank-process").FullName;
+
+    public void Dispose() => Directory.Delete(folder, recursive: true);
+
+    [Theory, InlineData("INT"), InlineData("TERM")]
+    public void A_run_stopped_by_a_signal_goes_on_bit_for_bit(string signal)
+    {
+        string[] words = ["train", "--model", Cli.Golden, "--data", "digits", "--per-class", "8", "--method", "dora", "--dropout", "0.3", "--batch-size", "12", "--epochs", "24", "--json", "--quiet"];
+        (int whole, _, string error) = Finish(Start([.. words, "--output", At("whole")]));
+        Assert.True(whole == 0, error);
+
+        using Process running = Start([.. words, "--output", At("stopped")]);
+        string log = Path.Combine(RunFolder.Of(At("stopped")), "log.jsonl");
+        WaitFor(running, () => File.Exists(log) && File.ReadAllLines(log).Length > 20);
+        using (Process kill = Process.Start("kill", ["-" + signal, $"{running.Id}"]))
+        {
+            kill.WaitForExit();
+        }
+        (int code, string output, error) = Finish(running);
+        Assert.Equal(ExitCode.Cancelled, code);
+        Assert.Empty(output);
+        Assert.Contains("stopped after step ", error, StringComparison.Ordinal);
+        Assert.Contains(" --resume", error, StringComparison.Ordinal);
+        Assert.Equal(["checkpoint"], Directory.GetFileSystemEntries(At("stopped")).Select(Path.GetFileName));
+        Assert.Equal(["checkpoint.safetensors", "log.jsonl", "run.json"], Directory.GetFiles(RunFolder.Of(At("stopped"))).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+
+        (code, _, error) = Finish(Start([.. words, "--output", At("stopped"), "--resume"]));
+        Assert.True(code == 0, error);
+        foreach (string file in (string[])["adapter_model.safetensors", "adapter_config.json", "lowrank.json", "report/loss.png", "report/accuracy.png"])
+        {
+            Assert.True(Bytes("whole", file).SequenceEqual(Bytes("stopped", file)), $"{file} differs");
+        }
+        Assert.Equal(Charts("whole"), Charts("stopped"));
+        Assert.False(Directory.Exists(RunFolder.Of(At("stopped"))));
+    }
+
+    [Fact]
+    public void Standard_error_without_a_terminal_gets_plain_lines()
+    {
+        (int code, string output, string error) = Finish(Start("train", "--model", Cli.Golden, "--data", "digits", "--per-class", "2", "--epochs", "30", "--output", At("out")));
+        Assert.Equal(0, code);
+        string[] lines = error.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.InRange(lines.Length, 10, 25);
+        Assert.All(lines, line => Assert.Matches(@"^lora: step \d+/30  loss \d+\.\d{4}  rate \d\.\dE[+-]\d+  \d+ images/s(  ETA \d+:\d\d)?(  accuracy \d+\.\d\d %)?$", line));
+        Assert.DoesNotContain('\u001b', output + error);
+        Assert.StartsWith("method ", output, StringComparison.Ordinal);
+    }
+
+    [Theory, InlineData(true), InlineData(false)]
+    public void A_terminal_gets_a_bar_and_no_color_leaves_out_the_colours(bool colours)
+    {
+        string program = Path.Combine(AppContext.BaseDirectory, "lowrank.dll"), text = At("typescript");
+        string command = $"dotnet '{program}' train --model '{Cli.Golden}' --data digits --per-class 3 --epochs 40 --output '{At("out")}'";
+        var start = new ProcessStartInfo("script", ["-qec", command, text]) { RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
+        start.Environment["TERM"] = "xterm-256color";
+        start.Environment.Remove("NO_COLOR");
+        if (!colours)
+        {
+            start.Environment["NO_COLOR"] = "1";
+        }
+        (int code, _, string error) = Finish(Process.Start(start)!);
+        Assert.True(code == 0, error);
+        string shown = File.ReadAllText(text);
+        Assert.Contains("━", shown, StringComparison.Ordinal);
+        Assert.Matches(@"lora  loss \d\.\d{4}  rate \d\.\dE[+-]\d+  \d+ images/s  ETA 0:00  acc \d+\.\d %", shown);
+        Assert.Contains("method ", shown, StringComparison.Ordinal);
+        Assert.Equal(colours, System.Text.RegularExpressions.Regex.IsMatch(shown, "\u001b\\[[0-9;]*(3|38;5|38;2)[0-9;]*m"));
+    }
+
+    // `env` gives the child the default answer to SIGINT: a shell that starts tests in the background has it ignored.
+    private static Process Start(params string[] words) => Process.Start(new ProcessStartInfo("env", ["--default-signal=INT", "dotnet", Path.Combine(AppContext.BaseDirectory, "lowrank.dll"), .. words])
+    {
+        RedirectStandardOutput = true,
+        RedirectStandardError = true,
+    })!;
+
+    private static (int Code, string Output, string Error) Finish(Process process)
+    {
+        using (process)
+        {
+            Task<string> output = process.StandardOutput.ReadToEndAsync(), error = process.StandardError.ReadToEndAsync();
+            Assert.True(process.WaitForExit(Patience), "the process does not end");
+            return (process.ExitCode, output.Result, error.Result);
+        }
+    }
+
+    private static void WaitFor(Process running, Func<bool> fact)
+    {
+        var watch = Stopwatch.StartNew();
+        while (!fact())
+        {
+            Assert.False(running.HasExited, "the process has ended too early");
+            Assert.True(watch.Elapsed < Patience, "waited for too long");
+            Thread.Sleep(2);
+        }
+    }
+
+    private string At(string name) => Path.Combine(folder, name);
+
+    private byte[] Bytes(string output, string file) => File.ReadAllBytes(Path.Combine(At(output), file));
+
+    private string Charts(string output) => JsonNode.Parse(Bytes(output, "report/report.json"))!["charts"]!.ToJsonString(new JsonSerializerOptions());
+}
