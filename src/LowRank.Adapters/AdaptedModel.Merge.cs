@@ -1,4 +1,5 @@
 using System.Security.Cryptography;
+using LowRank.Formats;
 
 namespace LowRank.Adapters;
 
@@ -54,12 +55,16 @@ public sealed partial class AdaptedModel
 
     /// <summary>W as it was before <see cref="Merge"/>, bit for bit. Nothing to do where nothing is merged.</summary>
     /// <exception cref="InvalidOperationException">The file that the weights came from has changed since.</exception>
+    /// <exception cref="IOException">It cannot be read; the weights are merged still.</exception>
     public void Unmerge()
     {
         merges.Restore();
         merges = MergeMemory.None;
         adapters.ForEach(a => a.Merged = false);
     }
+
+    /// <summary>Bytes of weights that a merge holds to bring them back; 0 where the model reads them again.</summary>
+    internal long KeptBytes => merges.Bytes;
 
     private void RequireFinite(Adapter adapter)
     {
@@ -103,10 +108,13 @@ public sealed partial class AdaptedModel
 
         public bool IsEmpty => model is null;
 
+        public long Bytes => kept.Sum(k => (long)(k.Copy?.Bytes ?? 0));
+
         public void Keep(Parameter parameter, bool fromFile)
         {
-            bool again = fromFile && model!.Original is not null;
-            kept.Add((parameter, again ? null : parameter.Value.CopyTo(store!), again ? SHA256.HashData(parameter.Value.ToBytes()) : []));
+            byte[] now = fromFile && model!.Original is not null ? parameter.Value.ToBytes() : [];
+            bool again = now.Length > 0 && ReadsAs(parameter, now);
+            kept.Add((parameter, again ? null : parameter.Value.CopyTo(store!), again ? SHA256.HashData(now) : []));
         }
 
         public void Restore()
@@ -119,14 +127,28 @@ public sealed partial class AdaptedModel
                     continue;
                 }
                 using Scope scope = model!.Device.BeginScope();
-                Tensor read = model.Original!(parameter, scope);
-                if (!SHA256.HashData(read.ToBytes()).AsSpan().SequenceEqual(hash))
+                Tensor? read = model.Original!(parameter, scope);
+                if (read is null || !SHA256.HashData(read.ToBytes()).AsSpan().SequenceEqual(hash))
                 {
                     throw new InvalidOperationException($"Unmerge: {parameter.Name} reads differently from its file than before the merge; load the model again");
                 }
                 parameter.Value.CopyFrom(parameter.Value.IsPacked ? Packing.Pack(read, scope) : read);
             }
             store?.Dispose();
+        }
+
+        /// <summary>A weight that was trained, or whose file is gone, does not: then a copy is kept.</summary>
+        private bool ReadsAs(Parameter parameter, byte[] now)
+        {
+            try
+            {
+                using Scope scope = model!.Device.BeginScope();
+                return model.Original!(parameter, scope)?.ToBytes().AsSpan().SequenceEqual(now) == true;
+            }
+            catch (Exception error) when (error is IOException or ModelFormatException)
+            {
+                return false;
+            }
         }
     }
 }

@@ -135,13 +135,16 @@ public sealed partial class AdaptedModel : IDisposable
             return;
         }
         disposed = true;
-        if (!merges.IsEmpty)
+        try
         {
             Unmerge();
         }
-        adapters.ForEach(a => a.Detach());
-        swaps.ForEach(s => s.PutOriginal(s.WasFrozen));
-        store.Dispose();
+        finally
+        {
+            adapters.ForEach(a => a.Detach());
+            swaps.ForEach(s => s.PutOriginal(s.WasFrozen));
+            store.Dispose();
+        }
     }
 
     private void Train(IEnumerable<Parameter> parameters, SwapKind kind)

@@ -57,7 +57,7 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
     /// <summary>The adapter of one layer; its tensors live in <paramref name="store"/>.</summary>
     public abstract Adapter Create(Site site, Rng rng, Scope store);
 
-    /// <summary>Trainable elements for a layer of [outputs, inputs].</summary>
+    /// <summary>Trainable elements for a linear layer of [outputs, inputs], patterns aside; inputs of a convolution are in·kh·kw.</summary>
     public abstract long ParameterCount(int outputs, int inputs);
 
     /// <summary>Throws where settings contradict each other or ask for what is not built.</summary>

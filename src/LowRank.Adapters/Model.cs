@@ -46,9 +46,9 @@ public abstract class Model : IDisposable
     /// <summary>Module path of a weight given its name in the file; the same unless the architecture renames (PEFT keys use module paths).</summary>
     public virtual string ModulePath(string fileName) => fileName;
 
-    /// <summary>Reads a frozen weight again, row-major and in the type it has here, into a scope; null where the model came from no file. With it a
-    /// merge keeps no second copy of the weights.</summary>
-    public Func<Parameter, Scope, Tensor>? Original { get; set; }
+    /// <summary>Reads a weight again, row-major and in the type it has here, into a scope, or gives null for one that is in no file; null where the model
+    /// came from none. With it a merge keeps no second copy of the weights.</summary>
+    public Func<Parameter, Scope, Tensor?>? Original { get; set; }
 
     /// <summary>Puts adapters on the layers that <paramref name="config"/> names. Random starts depend on <paramref name="seed"/> and the layer's path only.</summary>
     /// <exception cref="AdapterConfigException">The settings contradict each other, ask for what is not built, or name no layer.</exception>

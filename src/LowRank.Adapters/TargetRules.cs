@@ -17,6 +17,7 @@ public enum Match
 /// vouches for, so each runs under a time limit.</summary>
 public static class TargetRules
 {
+    private const int LongestName = 200, MostNames = 8;     // of a list that some file holds, for the hint in a message
     private static readonly TimeSpan Limit = TimeSpan.FromMilliseconds(250);
 
     /// <summary>What a config says about a module path; <c>all-linear</c> is decided by <see cref="Select"/>.</summary>
@@ -58,7 +59,7 @@ public static class TargetRules
             string some = string.Join(", ", model.Sites.Take(6).Select(s => s.Path));
             throw new AdapterConfigException(config.Targets is null
                 ? $"{config.GetType().Name}: target_modules is null, want names of layers; this model has {some} ..."
-                : $"{config.GetType().Name}: target_modules {config.Targets}{(config.Exclude is null ? "" : $" without {config.Exclude}")} matches no layer; this model has {some} ...");
+                : $"{config.GetType().Name}: target_modules {config.Targets}{(config.Exclude is null ? "" : $" without {config.Exclude}")} matches no layer{(config.Targets.IsPattern ? "" : $", nearest are {string.Join(", ", Nearest(config.Targets, model))}")}; this model has {some} ...");
         }
         return chosen;
     }
@@ -78,6 +79,30 @@ public static class TargetRules
 
     /// <summary>Every name of a site.</summary>
     internal static IEnumerable<string> Paths(Site site) => site.Aliases.Prepend(site.Path);
+
+    /// <summary>The three ends of paths, as long in modules as the names, that differ least from one of them.</summary>
+    private static IEnumerable<string> Nearest(Names names, Model model) => names.Where(name => name.Length <= LongestName).Take(MostNames)
+        .SelectMany(name => model.Sites.SelectMany(Paths).Select(path => End(path, name.Count(c => c == '.') + 1)).Distinct().Select(end => (End: end, Edits: Edits(name, end))))
+        .OrderBy(pair => pair.Edits).Select(pair => pair.End).Distinct().Take(3);
+
+    private static string End(string path, int modules) => string.Join('.', path.Split('.').TakeLast(modules));
+
+    /// <summary>Levenshtein's distance: letters to insert, remove or replace.</summary>
+    private static int Edits(string a, string b)
+    {
+        int[] above = [.. Enumerable.Range(0, b.Length + 1)];
+        for (int i = 1; i <= a.Length; i++)
+        {
+            int[] row = new int[b.Length + 1];
+            row[0] = i;
+            for (int j = 1; j <= b.Length; j++)
+            {
+                row[j] = Math.Min(Math.Min(row[j - 1], above[j]) + 1, above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1));
+            }
+            above = row;
+        }
+        return above[^1];
+    }
 
     private static bool Fits(AdapterConfig rules, Site site)
     {

@@ -70,6 +70,17 @@ public abstract class PretrainedModel : Model
     /// <summary>The weights of a folder.</summary>
     private protected static TensorSource OpenWeights(string folder) => SafeTensorsFile.Open(Path.Combine(folder, WeightFile));
 
+    /// <summary>Weights that a merge overwrites are read again from the folder; those of <paramref name="renewed"/> did not come from there.</summary>
+    private protected void ReadAgainFrom(string folder, IReadOnlySet<string> renewed) => Original = (parameter, scope) =>
+    {
+        if (renewed.Contains(parameter.Name))
+        {
+            return null;
+        }
+        using TensorSource file = OpenWeights(folder);
+        return file.Load(parameter.Name, scope, parameter.Value.DType);
+    };
+
     /// <summary>The text of config.json.</summary>
     private protected abstract string ConfigText(DType type);
 

@@ -70,7 +70,9 @@ public sealed class VisionTransformer : PretrainedModel
         bool bare = options.Classes is null && !file.Contains($"{Head}.weight") && file.Contains("embeddings.cls_token");
         Form form = !bare ? Form.Classifier : file.Contains($"{Pooler}.weight") ? Form.Pooled : Form.Bare;
         HashSet<string> renew = options.Classes is null ? [] : [$"{Head}.weight", $"{Head}.bias"];
-        return new VisionTransformer(config, device, options.Type, new FileWeights(file, renew, new RandomWeights(new Rng(options.Seed))), options.Pack, form);
+        var model = new VisionTransformer(config, device, options.Type, new FileWeights(file, renew, new RandomWeights(new Rng(options.Seed))), options.Pack, form);
+        model.ReadAgainFrom(folder, renew);
+        return model;
     }
 
     /// <summary>Images [batch, channels, height, width] → logits [batch, classes]; without a classifier the pooled output [batch, width], without a

@@ -2,24 +2,6 @@ using LowRank.Formats;
 
 namespace LowRank.Adapters.Tests;
 
-/// <summary>One adaptable layer named <c>layer</c>.</summary>
-internal sealed class OneLayer : Model
-{
-    public OneLayer(Device device, DType type, SiteKind kind, Shape shape, ReadOnlySpan<double> w, double[]? bias = null, Convolution? convolution = null, bool pack = false)
-        : base(device, type)
-    {
-        Tensor weight = Store.Of(shape, w, type);
-        Site = Add(new Site(
-            "layer",
-            kind,
-            Add("layer.weight", pack && kind == SiteKind.Linear ? Packing.Pack(weight, Store) : weight),
-            bias is null ? null : Add("layer.bias", Store.Of([bias.Length], bias, type.ForParameters())))
-        { Convolution = convolution ?? new() });
-    }
-
-    public Site Site { get; }
-}
-
 /// <summary>The toy network of the peft goldens: x = embed[ids]; per layer a = o(tanh(q(x)) ⊙ v(x)), h = x + a, x += down(relu(up(h))); y = head(x).</summary>
 internal sealed class Toy : Model
 {

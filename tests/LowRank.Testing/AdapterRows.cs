@@ -1,0 +1,102 @@
+using LowRank.Adapters;
+
+namespace LowRank.Testing;
+
+/// <summary>A method on one layer: the contract of every adapter runs over it on every device.</summary>
+/// <param name="Config">The settings; they adapt <c>layer</c>.</param>
+/// <param name="Kind">What the layer computes.</param>
+/// <param name="Weight">[out,in], [out,in,kh,kw] or [vocabulary,width].</param>
+/// <param name="Count">Trainable elements, counted by hand.</param>
+public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weight, long Count)
+{
+    /// <summary>Whether the layer has a bias of its own.</summary>
+    public bool Bias { get; init; } = true;
+
+    /// <summary>Geometry of a convolution.</summary>
+    public Convolution Convolution { get; init; } = new(Padding: 1);
+
+    /// <summary>False where the start is meant to differ from W.</summary>
+    public bool StartsAtBase { get; init; } = true;
+
+    /// <summary>False where the start follows from W alone, whatever the seed.</summary>
+    public bool StartIsDrawn { get; init; } = true;
+
+    /// <summary>For DoRA: the settings without its rescaling. The length of a row counts as a constant in gradients, so a difference must hold it still.</summary>
+    public AdapterConfig? Unscaled { get; init; }
+
+    /// <summary>Element types that the layer is tried in.</summary>
+    public IEnumerable<DType> Types => Kind == SiteKind.Linear ? [DType.F32, DType.F64, DType.BF16] : [DType.F32, DType.F64];
+
+    /// <summary>Shape of an input.</summary>
+    public Shape Input => Kind switch
+    {
+        SiteKind.Linear => [2, 3, Weight[1]],
+        SiteKind.Conv2d => [2, Weight[1], 7, 6],
+        _ => [2, 5],
+    };
+
+    /// <summary>The layer with weights drawn from a seed.</summary>
+    public OneLayer Model(Device device, DType type, bool pack = true, ulong seed = 3)
+    {
+        var rng = new Rng(seed);
+        return new OneLayer(device, type, Kind, Weight, Draw(rng.Fork("w"), Weight.Count), Bias && Kind != SiteKind.Embedding ? Draw(rng.Fork("bias"), Weight[0]) : null, Convolution, pack);
+    }
+
+    /// <summary>An input: ids, or numbers of which bfloat16 holds every one.</summary>
+    public double[] Values(ulong seed = 5) => Kind == SiteKind.Embedding
+        ? [.. Draw(new Rng(seed), Input.Count).Select(v => Math.Floor((v + 1) / 2 * Weight[0]))]
+        : [.. Draw(new Rng(seed), Input.Count).Select(v => Math.Round(v * 64) / 64)];
+
+    /// <summary>That input as a tensor.</summary>
+    public Tensor Tensor(Scope scope, DType type, double[] values) =>
+        Kind == SiteKind.Embedding ? scope.Of(Input, Array.ConvertAll(values, v => (int)v)) : scope.Of(Input, values, type);
+
+    /// <summary>Uniform numbers on ±1.</summary>
+    public static double[] Draw(Rng rng, long count)
+    {
+        var values = new double[count];
+        rng.FillUniform(values, -1, 1);
+        return values;
+    }
+
+    /// <summary>Name in test output.</summary>
+    public override string ToString() => $"{Config.Method} {Kind} {Weight}{(Config is LoraConfig c ? Settings(c) : "")}";
+
+    private static string Settings(LoraConfig c) =>
+        $" r {c.Rank} init {c.Init}{(c.RankStabilized ? " rsLoRA" : "")}{(c.Dora ? " DoRA" : "")}{(c.LoraBias ? " bias" : "")}{(c.RankPattern.Count + c.AlphaPattern.Count > 0 ? " patterns" : "")}";
+}
+
+/// <summary>The table of adapter rows; a method adds its own.</summary>
+public static class AdapterRows
+{
+    private static readonly LoraConfig Lora = new() { Targets = ["layer"], Rank = 3, Alpha = 6 };
+    private static readonly LoraConfig Patterned = Lora with
+    {
+        RankPattern = new Dictionary<string, double> { ["l.*r"] = 5, ["layer"] = 7 },
+        AlphaPattern = new Dictionary<string, double> { ["other"] = 1, ["layer"] = 4 },
+    };
+
+    /// <summary>Every row.</summary>
+    public static IReadOnlyList<AdapterRow> All { get; } =
+    [
+        new(Lora, SiteKind.Linear, [9, 14], 3 * (9 + 14)),
+        new(Lora with { Rank = 8, Alpha = 16 }, SiteKind.Linear, [70, 50], 8 * (70 + 50)) { Bias = false },
+        new(Lora with { Rank = 1 }, SiteKind.Linear, [1, 33], 1 + 33),
+        new(Lora with { Rank = 20 }, SiteKind.Linear, [12, 7], 20 * (12 + 7)),
+        new(Lora with { RankStabilized = true }, SiteKind.Linear, [33, 18], 3 * (33 + 18)),
+        new(Lora with { LoraBias = true }, SiteKind.Linear, [9, 14], (3 * (9 + 14)) + 9),
+        new(Lora with { Init = LoraInit.Gaussian }, SiteKind.Linear, [9, 14], 3 * (9 + 14)),
+        new(Lora with { Init = LoraInit.None }, SiteKind.Linear, [9, 14], 3 * (9 + 14)) { StartsAtBase = false },
+        new(Patterned, SiteKind.Linear, [10, 16], 5 * (10 + 16)),
+        new(Patterned with { RankStabilized = true }, SiteKind.Linear, [10, 16], 5 * (10 + 16)),
+        new(Lora with { Dora = true }, SiteKind.Linear, [9, 14], (3 * (9 + 14)) + 9) { Unscaled = Lora },
+        new(Lora with { Dora = true, RankStabilized = true }, SiteKind.Linear, [70, 33], (3 * (70 + 33)) + 70) { Bias = false, Unscaled = Lora with { RankStabilized = true } },
+        new(Lora, SiteKind.Conv2d, [6, 4, 3, 3], 3 * (6 + (4 * 9))),
+        new(Lora with { RankStabilized = true }, SiteKind.Conv2d, [5, 2, 3, 2], 3 * (5 + (2 * 6))) { Convolution = new(Stride: 2) },
+        new(Lora with { Dora = true }, SiteKind.Conv2d, [6, 4, 3, 3], (3 * (6 + (4 * 9))) + 6) { Unscaled = Lora },
+        new(Patterned, SiteKind.Conv2d, [6, 1, 2, 2], 5 * (6 + 4)) { Convolution = new(Stride: 2), Bias = false },
+        new(Lora, SiteKind.Embedding, [30, 12], 3 * (30 + 12)),
+        new(Lora with { RankStabilized = true }, SiteKind.Embedding, [11, 8], 3 * (11 + 8)),
+        new(Lora with { Dora = true }, SiteKind.Embedding, [30, 12], (3 * (30 + 12)) + 12) { Unscaled = Lora },
+    ];
+}
