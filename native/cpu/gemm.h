@@ -1,96 +1,108 @@
-// The matrix product under every linear kernel: C tile [12 x 32] = panel of A x strip of B over the whole contraction, in registers.
-//
-// Packed operands:  panel  [ceil(m/12)][k][12]   rows of the left operand
-//                   strip  [ceil(n/32)][k][32]   columns of the right operand (width 16 for low ranks)
-// Floor of a product: 2 m n k FLOPs; per contraction step a tile loads 12 + 32 floats for 384 multiply-adds, so it is bound by FMA units as long
-// as strips come from L2 (k up to ~4096) and panels from L3. Sums are blocked every 1024 steps, which bounds the rounding error of long rows.
+// The matrix product under every linear kernel: C tile [R x 32] = left panel x right strip, in registers, over blocks of 1024 steps (pack.h has the
+// packed forms). Floor of a product: 2 m n k FLOPs. A tile of 12 x 32 loads 12 + 32 units a step for 384 multiply-adds, so it is bound by the FMA
+// units as long as a strip (128 KiB a block) comes from L2 and panels from L3.
 #pragma once
+#include "pack.h"
 #include "pool.h"
-#include "simd.h"
-#include "../abi/lowrank.h"
 
 namespace LR_NS {
 
-constexpr int Rows = 12;        // of a tile
-constexpr int Wide = 32;        // columns of a strip
-constexpr int Narrow = 16;      // columns of a low-rank strip
-constexpr int64_t Block = 1024; // contraction steps summed in registers before they join the tile
-
-LR_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// c[R][NV*Lanes] (+)= a b; a advances by a_step a contraction step, b by b_step
-template <int R, int NV> LR_INLINE void micro(int64_t k, const float* a, int64_t a_step, const float* b, int64_t b_step, float* c, int64_t ldc, bool add) {
-    vf acc[R][NV];
-    unroll<R>([&](auto i) LR_LAMBDA { unroll<NV>([&](auto j) LR_LAMBDA { acc[i][j] = add ? load(c + i * ldc + j * Lanes) : vf{}; }); });
-    for (int64_t s = 0; s < k; ++s) {
-        vf right[NV];
-        unroll<NV>([&](auto j) LR_LAMBDA { right[j] = load(b + j * Lanes); });
-        unroll<R>([&](auto i) LR_LAMBDA {
-            const vf left = splat(a[i]);
-            unroll<NV>([&](auto j) LR_LAMBDA { acc[i][j] = fma(left, right[j], acc[i][j]); });
-        });
-        a += a_step;
-        b += b_step;
-    }
-    unroll<R>([&](auto i) LR_LAMBDA { unroll<NV>([&](auto j) LR_LAMBDA { store(c + i * ldc + j * Lanes, acc[i][j]); }); });
-}
-
-// Registers hold R x NV accumulators: 12x2 of 32 (AVX-512), 6x2 of 16 (AVX2), 4x2 of 16 (SSE).
-#if defined(__AVX512F__)
-constexpr int MicroRows = 12, MicroVectors = 2;
-#elif defined(__AVX2__)
-constexpr int MicroRows = 6, MicroVectors = 2;
-#else
-constexpr int MicroRows = 4, MicroVectors = 2;
+// What a step multiplies: floats, or pairs of bf16 where the set has vdpbf16ps
+struct Floats {
+    static constexpr bool Paired = false;
+    static constexpr int64_t units(int64_t steps) { return steps; }
+    static LR_INLINE vf dot(vf a, vf b, vf c) { return fma(a, b, c); }
+};
+#if defined(__AVX512BF16__)
+struct Pairs {
+    static constexpr bool Paired = true;
+    static constexpr int64_t units(int64_t steps) { return steps / 2 + steps % 2; }
+    static LR_INLINE vf dot(vf a, vf b, vf c) { return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b); }
+};
 #endif
 
-// c[12][Width] (+)= a b over k steps
-template <int Width> LR_INLINE void tile(int64_t k, const float* a, int64_t a_step, const float* b, float* c, int64_t ldc, bool add) {
-    constexpr int NV = Width / Lanes < MicroVectors ? Width / Lanes : MicroVectors;
-    for (int64_t k0 = 0; k0 < k || (k == 0 && !add); k0 += Block) {
-        const int64_t steps = k - k0 < Block ? k - k0 : Block;
-        const bool join = add || k0 > 0;
-        for (int j = 0; j < Width; j += NV * Lanes)
-            for (int i = 0; i < Rows; i += MicroRows)
-                if (join && k0 > 0) { // a new block: sum apart, then join
-                    alignas(64) float part[MicroRows * NV * Lanes];
-                    micro<MicroRows, NV>(steps, a + k0 * a_step + i, a_step, b + k0 * Width + j, Width, part, NV * Lanes, false);
-                    for (int r = 0; r < MicroRows; ++r)
-                        for (int e = 0; e < NV; ++e) store(c + (i + r) * ldc + j + e * Lanes, load(c + (i + r) * ldc + j + e * Lanes) + load(part + (r * NV + e) * Lanes));
-                } else
-                    micro<MicroRows, NV>(steps, a + k0 * a_step + i, a_step, b + k0 * Width + j, Width, c + i * ldc + j, ldc, join);
-        if (k == 0) break;
+// A left operand: row i at step s of a group of `Group` steps is at[i * Row + s * Step]; `jump` units lie between the end of a group and the next one.
+// Where groups are far apart, `ahead` is the memory to fetch during the first group, `stride` units further on in each one after it.
+template <int Row, int Step, int64_t Group> struct Left {
+    const float* at;
+    int64_t jump = 0;
+    const float* ahead = nullptr;
+    int64_t stride = 0;
+    LR_INLINE const float* row(const float* a, int i) const { return a + i * Row; }
+    LR_INLINE Left rows_from(int i) const { return {at + i * Row, jump, ahead, stride}; }
+    LR_INLINE void next() { ahead += stride; }
+    LR_INLINE void fetch(int64_t s) const {
+        if constexpr (Row > 1) prefetch(ahead + s * 16);
     }
+    static constexpr int64_t group = Group, step = Step;
+};
+template <int Width> using Panel = Left<1, Width, INT64_MAX / 2>; // packed, [steps][Width]
+using Blocks = Left<Wide, 1, Wide>;                               // blocks [R][32]
+using PairBlocks = Left<Wide / 2, 1, Wide / 2>;
+
+// A row-major left operand as it lies
+struct Strided {
+    const float* at;
+    int64_t pitch, jump = 0;
+    LR_INLINE const float* row(const float* a, int i) const { return a + i * pitch; }
+    LR_INLINE Strided rows_from(int i) const { return {at + i * pitch, pitch}; }
+    LR_INLINE void next() {}
+    LR_INLINE void fetch(int64_t) const {}
+    static constexpr int64_t group = INT64_MAX / 2, step = 1;
+};
+
+constexpr int Ahead = 12; // steps of the right operand fetched early
+
+// c[R][NV*Lanes] (+)= left x b over k steps
+template <class Dot, int R, int NV, class L> LR_INLINE void micro(int64_t k, L left, const float* b, int64_t b_step, float* c, int64_t ldc, bool add) {
+    vf acc[R][NV] = {};
+    const float* a = left.at;
+    for (int64_t g = 0; g < k; g += L::group) {
+        const int64_t steps = least(k - g, L::group);
+        for (int64_t s = 0; s < steps; ++s) {
+            vf right[NV];
+            unroll<NV>([&](auto j) LR_LAMBDA {
+                right[j] = load(b + j * Lanes);
+                if (j * Lanes % 16 == 0) prefetch(b + Ahead * b_step + j * Lanes);
+            });
+            left.fetch(s);
+            unroll<R>([&](auto i) LR_LAMBDA {
+                const vf x = splat(*left.row(a, i));
+                unroll<NV>([&](auto j) LR_LAMBDA { acc[i][j] = Dot::dot(x, right[j], acc[i][j]); });
+            });
+            a += L::step;
+            b += b_step;
+        }
+        a += left.jump;
+        left.next();
+    }
+    unroll<R>([&](auto i) LR_LAMBDA { unroll<NV>([&](auto j) LR_LAMBDA { store(c + i * ldc + j * Lanes, add ? load(c + i * ldc + j * Lanes) + acc[i][j] : acc[i][j]); }); });
 }
 
-// A matrix in memory, element (row, step) at data[row * row_stride + step * step_stride]
-struct View {
-    const void* data;
-    int32_t dtype;
-    int64_t row_stride, step_stride;
-};
+// Registers hold the accumulators of 12 x 2 vectors of 32 (AVX-512), 6 x 2 of 16 (AVX2), 4 x 2 of 16 (SSE).
+#if defined(__AVX512F__)
+constexpr int MicroRows = 12;
+#elif defined(__AVX2__)
+constexpr int MicroRows = 6;
+#else
+constexpr int MicroRows = 4;
+#endif
+constexpr int micro_rows(int rows) {
+    int m = rows < MicroRows ? rows : MicroRows;
+    while (rows % m) --m;
+    return m;
+}
 
-// Panels of rows [first, first + count) x k of v, each element times factor[step] where given (row factors: factor_by_row)
-void pack_panels(const View& v, int64_t rows, int64_t k, int64_t panel, const float* factor, float* to);
-// Strips of width `width` from columns of v ("rows" of the view), k steps
-void pack_strip(const View& v, int64_t columns, int64_t k, int64_t strip, int width, float* to);
-// Strip `strip` of the transpose of W [n,k]: [n][32] of columns 32*strip.., W in rows or panels
-void pack_transposed_strip(const void* w, int32_t dtype, int32_t layout, int64_t n, int64_t k, int64_t strip, float* to);
+// c[R][Width] (+)= left x b over at most Block steps, b [k][b_step]
+template <class Dot, int R, int Width, class L> __attribute__((noinline)) void tile(int64_t k, L left, const float* b, int64_t b_step, float* c, bool add) {
+    constexpr int M = micro_rows(R), NV = Width / Lanes < 2 ? Width / Lanes : 2;
+    for (int j = 0; j < Width; j += NV * Lanes)
+        for (int i = 0; i < R; i += M) micro<Dot, M, NV>(k, left.rows_from(i), b + j, b_step, c + i * Width + j, Width, add);
+}
 
-// Left panels and right strips of one product, with an optional second pair (the rank as extra steps)
-struct Product {
-    const float* panels;
-    int64_t k;
-    const float* tail_panels; // null: none
-    int64_t tail;
-};
-
-// A tile's place in C: rows [row, row+rows), columns [col, col+cols)
-struct Place {
-    int64_t row, col;
-    int rows, cols;
-};
-
-bool is_activation(int32_t dtype);
+// The same over any number of steps of a packed panel and strip
+template <class Dot, int R, int Width> void long_tile(int64_t k, const float* panel, const float* strip, float* c) {
+    for (int64_t s = 0; s < k || s == 0; s += Block) tile<Dot, R, Width>(least(k - s, Block), Panel<R>{panel + s * R}, strip + s * Width, Width, c, s > 0);
+}
 
 } // namespace LR_NS

@@ -1,31 +1,138 @@
-// The loop over tiles of a product: fixed chunks of row panels x column strips, each tile finished in one go and handed to an epilogue.
+// The loop over tiles of a product: chunks of row panels x column strips, each tile summed block by block and handed to an epilogue.
 #pragma once
 #include "gemm.h"
 
 namespace LR_NS {
 
-// strip(j) gives the packed strip of columns 32j.. [k][32]; tail_strips [ceil(n/32)][tail][32] or null; store(place, sums[12][32]) writes a tile.
-// tall: a chunk owns every row of its strips, for strips that are packed as they are asked for. Else a chunk owns up to 14 panels and 8 strips, fewer where there is little work: a function of the shape alone, so results are, too.
-template <class Strip, class Store> void multiply(const Product& p, int64_t m, int64_t n, bool tall, Strip&& strip, const float* tail_strips, Store&& finish) {
+// A tile's place in C: rows [row, row+rows), columns [col, col+cols)
+struct Place {
+    int64_t row, col;
+    int rows, cols;
+};
+
+// More steps at the end of every tile (the rank): panels [steps][12] and strips [steps][32], so many units apart; steps 0: none
+struct Tail {
+    const float* panels = nullptr;
+    const float* strips = nullptr;
+    int64_t steps = 0, panel_pitch = 0, strip_pitch = 0;
+};
+
+// The walk over C. One operand's groups stay in L2 while those of the other pass by: "kept" ones are walked innermost.
+struct Grid {
+    int64_t kept, passing, kept_high, passing_high; // groups in all, groups a chunk
+    int64_t chunks() const { return ceil_div(kept, kept_high) * ceil_div(passing, passing_high); }
+};
+
+// About 16 chunks or more, of at most `limit` kept groups and some 0.4 ms; a tile's sums are the same in any grid
+inline Grid grid(int64_t kept, int64_t passing, int64_t limit, int64_t k) {
+    const auto evenly = [](int64_t total, int64_t most) { return ceil_div(total, ceil_div(total, most < 1 ? 1 : most)); };
+    const int64_t share = ceil_div(kept * passing, 16);
+    const int64_t high = evenly(kept, least(limit, share));
+    const int64_t wide = evenly(passing, least(share / high, 65536 / (high * least(k + 1, Block))));
+    return {kept, passing, high, wide};
+}
+
+constexpr int64_t KeptPanels = 14, KeptStrips = 5; // a block of either is some 650 KiB
+constexpr int64_t TileSize = Rows * Wide;
+
+// left(i, s, steps) gives steps [s, s+steps) of panel i, right(j, s, steps) those of strip j, k and s in units; finish(place, sums[12][32]) writes a
+// tile. Passing: which operand passes by, asked for once a block, so that it may be made on the spot.
+enum class Passing { Strips, Panels };
+template <class Dot, class LeftOf, class RightOf, class Finish>
+void multiply(int64_t m, int64_t n, int64_t k, const Tail& tail, Passing passing, LeftOf&& left, RightOf&& right, Finish&& finish) {
     const int64_t panels = ceil_div(m, Rows), strips = ceil_div(n, Wide);
     if (panels == 0 || strips == 0) return;
-    const int64_t high = tall ? panels : panels >= 56 ? 14 : ceil_div(panels, 4);
-    const int64_t wide = tall ? 1 : strips >= 64 ? 16 : ceil_div(strips, panels >= 8 ? 2 : 8);
-    const int64_t down = ceil_div(panels, high), across = ceil_div(strips, wide);
-    lr::parallel_for(down * across, [&](int64_t chunk) {
-        const int64_t i0 = chunk % down * high, j0 = chunk / down * wide;
-        const int64_t i1 = i0 + high < panels ? i0 + high : panels, j1 = j0 + wide < strips ? j0 + wide : strips;
-        alignas(64) float sums[Rows * Wide];
-        for (int64_t j = j0; j < j1; ++j) {
-            const float* right = strip(j);
-            for (int64_t i = i0; i < i1; ++i) {
-                tile<Wide>(p.k, p.panels + i * Rows * p.k, Rows, right, sums, Wide, false);
-                if (p.tail_panels) tile<Wide>(p.tail, p.tail_panels + i * Rows * p.tail, Rows, tail_strips + j * Wide * p.tail, sums, Wide, true);
-                const int rows = static_cast<int>(m - i * Rows < Rows ? m - i * Rows : Rows), cols = static_cast<int>(n - j * Wide < Wide ? n - j * Wide : Wide);
-                finish(Place{i * Rows, j * Wide, rows, cols}, sums);
+    const bool by_strips = passing == Passing::Strips;
+    const Grid g = by_strips ? grid(panels, strips, KeptPanels, k) : grid(strips, panels, KeptStrips, k);
+    const int64_t across = ceil_div(g.passing, g.passing_high);
+    lr::parallel_for(g.chunks(), [&](int64_t chunk) {
+        const int64_t a0 = chunk / across * g.kept_high, a1 = least(a0 + g.kept_high, g.kept);
+        const int64_t b0 = chunk % across * g.passing_high, b1 = least(b0 + g.passing_high, g.passing);
+        alignas(64) float one[TileSize];
+        const int64_t held = k > Block ? TileSize : 0; // tiles of several blocks wait in scratch, others are finished at once
+        float* sums = held ? lr::scratch(9, (a1 - a0) * (b1 - b0) * TileSize) : one;
+        for (int64_t s = 0; s < k || s == 0; s += Block) {
+            const int64_t steps = least(k - s, Block);
+            const auto tile_of = [&](int64_t i, int64_t j, int64_t order, const auto& panel, const float* strip) LR_LAMBDA {
+                float* c = sums + order * held;
+                tile<Dot, Rows, Wide>(steps, panel, strip, Wide, c, s > 0);
+                if (s + steps < k) return;
+                if (tail.steps) tile<Dot, Rows, Wide>(tail.steps, Panel<Rows>{tail.panels + i * tail.panel_pitch}, tail.strips + j * tail.strip_pitch, Wide, c, true);
+                finish(Place{i * Rows, j * Wide, static_cast<int>(least(m - i * Rows, Rows)), static_cast<int>(least(n - j * Wide, Wide))}, c);
+            };
+            for (int64_t b = b0; b < b1; ++b) {
+                const int64_t order = (b - b0) * (a1 - a0) - a0;
+                if (by_strips) {
+                    const float* strip = right(b, s, steps);
+                    for (int64_t i = a0; i < a1; ++i) tile_of(i, b, order + i, left(i, s, steps), strip);
+                } else {
+                    const auto panel = left(b, s, steps);
+                    for (int64_t j = a0; j < a1; ++j) tile_of(b, j, order + j, panel, right(j, s, steps));
+                }
             }
         }
     });
 }
+
+// Packed panels [ceil(m/12)][k][12] and strips [ceil(n/32)][k][32] as operands of multiply
+LR_INLINE auto packed_left(const float* panels, int64_t k) { return [=](int64_t i, int64_t s, int64_t) { return Panel<Rows>{panels + (i * k + s) * Rows}; }; }
+LR_INLINE auto packed_right(const float* strips, int64_t k) { return [=](int64_t j, int64_t s, int64_t) { return strips + (j * k + s) * Wide; }; }
+
+// row(i, e, v, count): the vector of columns e .. e+count-1 of row i of a tile
+template <class Row> LR_INLINE void by_rows(const Place& at, const float* sums, Row&& row) {
+    for (int i = 0; i < at.rows; ++i) {
+        int e = 0;
+        for (; e + Lanes <= at.cols; e += Lanes) row(at.row + i, at.col + e, load(sums + i * Wide + e), std::integral_constant<int64_t, Lanes>{});
+        if (e < at.cols) row(at.row + i, at.col + e, load(sums + i * Wide + e), static_cast<int64_t>(at.cols - e));
+    }
+}
+
+// to[j * pitch + i] (+)= sums[i * ld + j], i < rows, j < cols; sums has whole vectors of columns
+template <class T> LR_INLINE void put_transposed(const float* sums, int64_t ld, int64_t rows, int64_t cols, T* to, int64_t pitch, bool add) {
+    for (int64_t i0 = 0; i0 < rows; i0 += Lanes)
+        for (int64_t j0 = 0; j0 < cols; j0 += Lanes) {
+            vf v[Lanes];
+            unroll<Lanes>([&](auto i) LR_LAMBDA { v[i] = i0 + i < rows ? load(sums + (i0 + i) * ld + j0) : vf{}; });
+            transpose(v);
+            const int64_t count = least(Lanes, rows - i0);
+            unroll<Lanes>([&](auto j) LR_LAMBDA {
+                if (j0 + j < cols) put_some(to + (j0 + j) * pitch + i0, v[j], count, add);
+            });
+        }
+}
+
+LR_INLINE const float* floats(const void* p) { return static_cast<const float*>(p); }
+
+// Strips of a frozen W [n,k] as right operand of the forward product, k in units: in place where the layout is Dot's own, else made on the spot, or
+// once for all (`whole`) where many panels will ask for them.
+template <class Dot> struct WeightStrips {
+    const void* w;
+    int32_t dtype, layout;
+    int64_t n, k;
+    const float* whole;
+    const float* operator()(int64_t j, int64_t s, int64_t steps) const {
+        if (whole) return whole + (j * k + s) * Wide;
+        if (layout == LR_PANELS && (Dot::Paired || dtype == LR_F32)) return floats(w) + (j * Dot::units(k) + s) * Wide;
+        float* to = lr::scratch(8, Block * Wide);
+        if (layout == LR_PANELS) widen_strip(static_cast<const bf16*>(w) + j * ceil_div(k, 2) * Wide * 2, s, steps, to);
+        else pack_group<Wide>({static_cast<const char*>(w) + s * (dtype == LR_F32 ? 4 : 2), dtype, k, 1}, n, steps, j, nullptr, to);
+        return to;
+    }
+};
+
+// Memory of one kernel call: buffers of the calling thread in slots 0 .. 7
+class Workspace {
+  public:
+    float* take(int64_t units) {
+        float* p = lr::scratch(slot++, units + 16);
+        if (!p) full = false;
+        return p;
+    }
+    bool ok() const { return full; }
+
+  private:
+    int slot = 0;
+    bool full = true;
+};
 
 } // namespace LR_NS

@@ -25,6 +25,8 @@ constexpr int Lanes = 4;
 
 typedef float vf __attribute__((vector_size(Lanes * 4)));
 typedef int32_t vi __attribute__((vector_size(Lanes * 4)));
+typedef uint32_t vu __attribute__((vector_size(Lanes * 4)));
+typedef int16_t words __attribute__((vector_size(Lanes * 4)));
 
 #define LR_INLINE inline __attribute__((always_inline))
 #define LR_LAMBDA __attribute__((always_inline))
@@ -69,6 +71,32 @@ template <int N, class F> LR_INLINE void unroll(F&& f) {
     (std::make_integer_sequence<int, N>{});
 }
 
+// Two rows of a matrix whose lanes are groups of D: the even groups of both (High false), or the odd ones
+template <int D, bool High> LR_INLINE vf squares(vf a, vf b) {
+    return [&]<int... L>(std::integer_sequence<int, L...>) LR_LAMBDA {
+        return __builtin_shufflevector(a, b, (L / D % 2 == 0 ? L + (High ? D : 0) : Lanes + L - (High ? 0 : D))...);
+    }(std::make_integer_sequence<int, Lanes>{});
+}
+
+// Lane j of v[i] goes to lane i of v[j]: each round swaps the off-diagonal squares of side D
+template <int D = Lanes / 2> LR_INLINE void transpose(vf (&v)[Lanes]) {
+    unroll<Lanes / 2>([&](auto h) LR_LAMBDA {
+        constexpr int i = h / D * 2 * D + h % D;
+        const vf low = squares<D, false>(v[i], v[i + D]), high = squares<D, true>(v[i], v[i + D]);
+        v[i] = low;
+        v[i + D] = high;
+    });
+    if constexpr (D > 1) transpose<D / 2>(v);
+}
+
+// Of the 16-bit words of a, then b: those at even places, in order; those at odd places
+LR_INLINE vi even_words(vi a, vi b) {
+    return [&]<int... L>(std::integer_sequence<int, L...>) LR_LAMBDA { return (vi)__builtin_shufflevector((words)a, (words)b, 2 * L...); }(std::make_integer_sequence<int, 2 * Lanes>{});
+}
+LR_INLINE vi odd_words(vi a, vi b) {
+    return [&]<int... L>(std::integer_sequence<int, L...>) LR_LAMBDA { return (vi)__builtin_shufflevector((words)a, (words)b, 2 * L + 1 ...); }(std::make_integer_sequence<int, 2 * Lanes>{});
+}
+
 struct bf16 { uint16_t bits; };
 
 LR_INLINE float widen(float x) { return x; }
@@ -104,12 +132,48 @@ LR_INLINE void store(bf16* p, vf v) {
     const vi u = as_int(v), even = (u >> 16) & 1;
     const vi nan = v != v;
     const vi rounded = (nan & (u | 0x400000)) | (~nan & (u + 0x7FFF + even));
+#if defined(__AVX512F__)
+    const __m256i h = _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)rounded, 16));
+    memcpy(p, &h, sizeof h);
+#else
     for (int i = 0; i < Lanes; ++i) p[i].bits = uint16_t(uint32_t(rounded[i]) >> 16);
+#endif
 }
+
+// The first `count` lanes, 0 to Lanes; the others are zero, and nothing past them is touched
+LR_INLINE vf load_some(const float* p, int64_t count) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#else
+    vf v{};
+    memcpy(&v, p, static_cast<size_t>(count) * sizeof(float));
+    return v;
+#endif
+}
+LR_INLINE void store_some(float* p, vf v, int64_t count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
+#else
+    memcpy(p, &v, static_cast<size_t>(count) * sizeof(float));
+#endif
+}
+LR_INLINE vf load_some(const bf16* p, int64_t count) {
+    bf16 whole[Lanes] = {};
+    memcpy(whole, p, static_cast<size_t>(count) * sizeof(bf16));
+    return load(whole);
+}
+LR_INLINE void store_some(bf16* p, vf v, int64_t count) {
+    bf16 whole[Lanes];
+    store(whole, v);
+    memcpy(p, whole, static_cast<size_t>(count) * sizeof(bf16));
+}
+
+LR_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 // y = value, or y += value
 template <class T> LR_INLINE void put(T* y, float value, bool add) { narrow(add ? widen(*y) + value : value, *y); }
 template <class T> LR_INLINE void put(T* y, vf value, bool add) { store(y, add ? load(y) + value : value); }
+template <class T> LR_INLINE void put_some(T* y, vf value, int64_t count, bool add) { store_some(y, add ? load_some(y, count) + value : value, count); }
 
 // Calls f with a null pointer of the activations' type; false where no kernel takes it.
 template <class F> LR_INLINE bool by_type(int32_t dtype, F&& f) {
