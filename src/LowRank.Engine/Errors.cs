@@ -8,3 +8,6 @@ public sealed class KernelException(string message) : InvalidOperationException(
 
 /// <summary>The native library or a device cannot be used: what was looked for, where, and how to get it.</summary>
 public sealed class DeviceException(string message, Exception? inner = null) : InvalidOperationException(message, inner);
+
+/// <summary>Values that a computation has no answer for: NaN or infinity in an operand, a singular or an indefinite matrix.</summary>
+public sealed class NumericException(string message) : ArithmeticException(message);

@@ -70,7 +70,7 @@ public sealed class RngTests
         {
             below[rng.Below(6)]++;
         }
-        Assert.All(below, n => Assert.True(Math.Abs(n - (count / 6.0)) < LinalgTolerance.Deviations * Math.Sqrt(count / 6.0)));
+        Assert.All(below, n => Assert.True(Math.Abs(n - (count / 6.0)) < Close.Deviations * Math.Sqrt(count / 6.0)));
     }
 
     [Fact]
@@ -138,7 +138,7 @@ public sealed class RngTests
 
     private static void Moments(double[] values, double mean, double variance)
     {
-        double error = LinalgTolerance.Deviations / Math.Sqrt(values.Length);
+        double error = Close.Deviations / Math.Sqrt(values.Length);
         double m = values.Average();
         Assert.True(Math.Abs(m - mean) < error * Math.Sqrt(variance), $"mean {m}, want {mean}");
         double v = values.Select(x => (x - m) * (x - m)).Average();

@@ -34,6 +34,22 @@ public static class Close
     /// key's bias) comes out as.</summary>
     public const double GradientFloor = 1e-7;
 
+    /// <summary>Bound for a matrix factorisation in <paramref name="type"/>: error of the product relative to ‖A‖, distance of a factor from orthonormal,
+    /// error of a singular value or eigenvalue relative to the largest; some 100 ε, for matrices of up to a few hundred rows.</summary>
+    public static double Factor(DType type) => type == DType.F64 ? 2e-14 : 1e-5;
+
+    /// <summary>Bound for the residual of a linear system relative to ‖A‖·‖X‖.</summary>
+    public static double Residual(DType type) => Factor(type);
+
+    /// <summary>Bound for the leading singular values of a randomised decomposition relative to the largest, where values fall off by half each.</summary>
+    public const double Randomized = 1e-5;
+
+    /// <summary>Bound for what a randomised start leaves of a weight against the exact start, at eight power iterations.</summary>
+    public const double RandomizedStart = 1e-3;
+
+    /// <summary>Standard deviations within which a sample's moment must lie.</summary>
+    public const double Deviations = 5;
+
     /// <summary>‖got − want‖ / ‖want‖, absolute where want is zero; NaN where either has one that the other has not.</summary>
     public static double Error(ReadOnlySpan<double> got, ReadOnlySpan<double> want)
     {
