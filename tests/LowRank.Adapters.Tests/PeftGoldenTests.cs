@@ -32,6 +32,7 @@ public class PeftGoldenTests
             {
                 Assert.Equal(golden.Open("adapter_model.safetensors").Entries.Sum(e => e.Count), adapted.ParameterCount);
                 WrittenAgain(golden, adapted);
+                Converted(golden, adapted);
                 Merged(golden, model, adapted);
             }
             adapted.Disable();
@@ -102,6 +103,22 @@ public class PeftGoldenTests
         }
         Assert.True(JsonNode.DeepEquals(ours, theirs), $"{golden}: wrote {text}");
         Assert.Equal(original, text);     // byte for byte: nothing of the two is touched by reading and writing
+    }
+
+    /// <summary>An init that changes the base, written as plain LoRA: it goes with the original base.</summary>
+    private static void Converted(GoldenCase golden, AdaptedModel adapted)
+    {
+        if (!adapted.Adapters.Any(a => a.ChangesBase))
+        {
+            return;
+        }
+        using var folder = new TemporaryFolder();
+        adapted.SavePeft(folder.Path);
+        using Device device = Devices.Open("cpu");
+        using var model = new Toy(device, DType.F32, golden.Open("base.safetensors"));
+        using AdaptedModel plain = model.AttachPeft(folder.Path);
+        Assert.Equal((2 * ((LoraConfig)adapted.Config).Rank, LoraInit.Default), (((LoraConfig)plain.Config).Rank, ((LoraConfig)plain.Config).Init));
+        Check(golden, "out.y", Forward(golden, model, DType.F32));
     }
 
     private static double[] Forward(GoldenCase golden, Toy model, DType type)

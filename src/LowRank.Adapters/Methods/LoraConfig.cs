@@ -20,7 +20,7 @@ public sealed record LoraInit
     /// <summary>A normal with deviation 1/r, B zero.</summary>
     public static LoraInit Gaussian { get; } = new("gaussian");
 
-    /// <summary>A and B from one orthogonal r×r matrix, so that A·Aᵀ meets no B; r even.</summary>
+    /// <summary>A and B from the rows of one orthogonal r×r matrix, even ones to A, odd ones to B: B·A = 0 though neither is zero; r even.</summary>
     public static LoraInit Orthogonal { get; } = new("orthogonal");
 
     /// <summary>The r largest singular components of W are trained, the rest is frozen (arXiv 2404.02948).</summary>
@@ -45,7 +45,7 @@ public sealed record LoraInit
 
     internal bool ChangesBase => IsPissa || this == Olora;
 
-    internal bool IsBuilt => this == Default || this == None || this == Gaussian;
+    internal bool IsBuilt => this == Default || this == None || this == Gaussian || this == Orthogonal || ChangesBase;
 
     /// <inheritdoc/>
     public override string ToString() => Name;

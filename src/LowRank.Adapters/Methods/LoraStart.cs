@@ -3,14 +3,29 @@ namespace LowRank.Adapters;
 /// <summary>First values of A and B by PEFT's init names; shapes as <see cref="Lora"/> says.</summary>
 internal static class LoraStart
 {
+    private const double OrthogonalScale = 0.1;     // PEFT's
+
+    /// <summary>A and B in <paramref name="store"/>; a scope must be open for what is needed on the way.</summary>
+    /// <exception cref="AdapterConfigException">The init cannot be had on this layer.</exception>
+    /// <exception cref="NumericException">It reads the weight, which holds NaN or infinity.</exception>
     public static (Tensor A, Tensor B) Make(LoraInit init, Site site, int rank, double scale, Rng rng, Scope store, DType type)
     {
         (Shape shapeA, Shape shapeB) = Shapes(site, rank);
         Rng forA = rng.Fork("lora_A"), forB = rng.Fork("lora_B");
+        if (init.ChangesBase)
+        {
+            Require(init, site, rank, scale);
+            (Tensor a, Tensor b) = init == LoraInit.Olora ? Olora(site, rank, store) : Pissa(init, site, rank, scale, rng, store);
+            return (a.CopyTo(store), b.CopyTo(store));
+        }
         if (site.Kind == SiteKind.Embedding)
         {
             Init tokens = init == LoraInit.None ? Init.Normal(1) : Init.Zeros;
             return (tokens.Make(store, forA, shapeA, type), Init.Normal(1).Make(store, forB, shapeB, type));
+        }
+        if (init == LoraInit.Orthogonal)
+        {
+            return Orthogonal(site, rank, rng, store, type, shapeA, shapeB);
         }
         Init uniform = Init.KaimingUniform(Math.Sqrt(5));
         return (
@@ -40,6 +55,64 @@ internal static class LoraStart
             }
         }
         return scope.Of([rows, left + right], both, a.DType);
+    }
+
+    private static void Require(LoraInit init, Site site, int rank, double scale)
+    {
+        int most = Math.Min(site.Outputs, site.Inputs);
+        string? wrong = site.Kind != SiteKind.Linear ? $"init_lora_weights is {init} for {site.Path}, a layer of kind {site.Kind}, want a linear layer"
+            : rank > most ? $"r is {rank} at {site.Path} {site.Weight.Value.Shape}, want at most {most} for init_lora_weights {init}"
+            : !(scale > 0) && init.IsPissa ? $"lora_alpha over r is {scale} at {site.Path}, want more than 0 for init_lora_weights {init}"
+            : null;
+        if (wrong is not null)
+        {
+            throw new AdapterConfigException($"{nameof(LoraConfig)}: {wrong}");
+        }
+    }
+
+    /// <summary>W ≈ U·S·Vt of rank r; A = √(S/s)·Vt, B = U·√(S/s).</summary>
+    private static (Tensor A, Tensor B) Pissa(LoraInit init, Site site, int rank, double scale, Rng rng, Scope store)
+    {
+        Scope scope = store.Device.Current!;
+        (Tensor u, Tensor s, Tensor vt) = Factor(site, w => init.Iterations is { } iterations
+            ? Svd.Top(w, rank, scope, rng.Fork("pissa"), iterations)
+            : Svd.Of(w, scope, rank));
+        Tensor root = scope.Of(s.Shape, [.. s.ToDoubles().Select(value => Math.Sqrt(value / scale))], s.DType);
+        return (new ScaleRows().Apply(vt, root), new Mul().Apply(u, root));
+    }
+
+    /// <summary>W = Q·R; A = the first r rows of R, B = the first r columns of Q. The scale is left to stand: the base loses s·B·A.</summary>
+    private static (Tensor A, Tensor B) Olora(Site site, int rank, Scope store)
+    {
+        Scope scope = store.Device.Current!;
+        (Tensor q, Tensor r) = Factor(site, w => Qr.Of(w, scope));
+        double[] all = q.ToDoubles();
+        double[] left = [.. all.Where((_, i) => i % q.Shape[1] < rank)];
+        return (r.Slice(0, rank), scope.Of([q.Shape[0], rank], left, q.DType));
+    }
+
+    /// <summary>Q orthogonal [r,r] from normal numbers; A = (N [in,r/2]·Q[even rows])ᵀ/10, B = N [out,r/2]·Q[odd rows]/10.</summary>
+    private static (Tensor A, Tensor B) Orthogonal(Site site, int rank, Rng rng, Scope store, DType type, Shape shapeA, Shape shapeB)
+    {
+        Scope scope = store.Device.Current!;
+        double[] q = Qr.Of(Init.Normal(1).Make(scope, rng.Fork("orthogonal"), [rank, rank], DType.F64), scope).Q.ToDoubles();
+        Tensor Half(int first) => scope.Of([rank / 2, rank], [.. q.Where((_, i) => i / rank % 2 == first)]);
+        Tensor Normal(string name, int rows) => Init.Normal(1).Make(scope, rng.Fork(name), [rows, rank / 2], DType.F64);
+        Tensor a = new MatMul(TransposeA: true, TransposeB: true, Scale: OrthogonalScale).Apply(Half(0), Normal("lora_A", site.Inputs));
+        Tensor b = new MatMul(Scale: OrthogonalScale).Apply(Normal("lora_B", site.Outputs), Half(1));
+        return (a.Reshape(shapeA).ConvertTo(type, store), b.Reshape(shapeB).ConvertTo(type, store));
+    }
+
+    private static T Factor<T>(Site site, Func<Tensor, T> factor)
+    {
+        try
+        {
+            return factor(site.WeightMatrix());
+        }
+        catch (NumericException error)
+        {
+            throw new NumericException($"{nameof(LoraConfig)}: {site.Path}.weight: {error.Message}");
+        }
     }
 
     private static (Shape A, Shape B) Shapes(Site site, int rank)
