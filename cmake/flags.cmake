@@ -4,8 +4,8 @@ set(LR_COMMON -O3 -fno-exceptions -fno-rtti -fvisibility=hidden -ffp-contract=of
 set(LR_AVX2 -mavx2 -mfma -mf16c)
 set(LR_AVX512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  # GCC 12 warns about the undefined source operand inside its own avx512fintrin.h.
-  list(APPEND LR_AVX512 -Wno-maybe-uninitialized)
+  # GCC 12 warns about the undefined source operands inside its own avx512fintrin.h.
+  list(APPEND LR_AVX512 -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
 set(LR_AVX512_BF16 ${LR_AVX512} -mavx512bf16)
 

@@ -1,7 +1,7 @@
 // Optimisers over one flat pack. Floor: AdamW reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
 #include "kernels.h"
+#include "math.h"
 #include "pool.h"
-#include "simd.h"
 
 namespace LR_NS {
 
@@ -26,24 +26,6 @@ template <class F> void over(const Segment* segments, int32_t count, F&& f) {
         const int64_t begin = segments[i].start + c * Grain, last = segments[i].start + segments[i].count;
         f(segments[i], begin, begin + Grain < last ? begin + Grain : last, chunk);
     });
-}
-
-LR_INLINE vf vsqrt(vf x) {
-#if defined(__AVX512F__)
-    return (vf)_mm512_sqrt_ps((__m512)x);
-#elif defined(__AVX2__)
-    return (vf)_mm256_sqrt_ps((__m256)x);
-#else
-    for (int i = 0; i < Lanes; ++i) x[i] = __builtin_sqrtf(x[i]);
-    return x;
-#endif
-}
-
-// Whole vectors, then the rest one by one through the same formula
-template <class F> LR_INLINE void each(int64_t begin, int64_t end, F&& f) {
-    int64_t i = begin;
-    for (; i + Lanes <= end; i += Lanes) f([i](const float* a) { return load(a + i); }, [i](float* a, vf v) { store(a + i, v); });
-    for (; i < end; ++i) f([i](const float* a) { return splat(a[i]); }, [i](float* a, vf v) { a[i] = v[0]; });
 }
 
 } // namespace
@@ -80,14 +62,14 @@ int32_t adamw(const AdamWArgs* a) {
         const double lr = a->lr * s.lr_scale;
         const vf step = splat(float(lr / correct1)), keep = splat(float(1 - lr * s.weight_decay)), decay = splat(float(s.weight_decay));
         const bool coupled = a->coupled != 0;
-        each(begin, end, [&](auto&& at, auto&& to) __attribute__((always_inline)) {
-            vf value = at(p), grad = at(g) * scale;
+        sweep(begin, end, [&](auto at) LR_LAMBDA {
+            vf value = at.get(p), grad = at.get(g) * scale;
             if (coupled) grad = fma(decay, value, grad);
             else value = value * keep;
-            const vf m1 = fma(b1, at(m), c1 * grad), v1 = fma(b2, at(v), c2 * grad * grad);
-            to(m, m1);
-            to(v, v1);
-            to(p, value - step * m1 / fma(vsqrt(v1), root, eps));
+            const vf m1 = fma(b1, at.get(m), c1 * grad), v1 = fma(b2, at.get(v), c2 * grad * grad);
+            at.set(m, m1);
+            at.set(v, v1);
+            at.set(p, value - step * m1 / fma(vsqrt(v1), root, eps));
         });
     });
     return LR_OK;
@@ -100,15 +82,15 @@ int32_t sgd(const SgdArgs* a) {
     const vf scale = splat(float(clip(a->norm2, a->max_norm))), momentum = splat(float(a->momentum)), fresh = splat(float(1 - a->dampening));
     over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
         const vf lr = splat(float(a->lr * s.lr_scale)), decay = splat(float(s.weight_decay));
-        each(begin, end, [&](auto&& at, auto&& to) __attribute__((always_inline)) {
-            const vf value = at(p);
-            vf grad = fma(decay, value, at(g) * scale);
+        sweep(begin, end, [&](auto at) LR_LAMBDA {
+            const vf value = at.get(p);
+            vf grad = fma(decay, value, at.get(g) * scale);
             if (buf) {
-                const vf next = a->step == 1 ? grad : fma(momentum, at(buf), fresh * grad);
-                to(buf, next);
+                const vf next = a->step == 1 ? grad : fma(momentum, at.get(buf), fresh * grad);
+                at.set(buf, next);
                 grad = a->nesterov ? fma(momentum, next, grad) : next;
             }
-            to(p, value - lr * grad);
+            at.set(p, value - lr * grad);
         });
     });
     return LR_OK;

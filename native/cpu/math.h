@@ -1,20 +1,67 @@
-// Elementary functions on vectors, float32, relative errors of a few units in the last place (stated at each).
+// Elementary functions on vectors, float32, relative errors of a few units in the last place (stated at each); NaN stays NaN.
 #pragma once
-#include "simd.h"
+#include "vectors.h"
 
 namespace LR_NS {
 
-LR_INLINE vf round_nearest(vf x) { // |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low bits
-    const vf magic = splat(12582912.0f);
-    return (x + magic) - magic;
+// max(low, x) and min(high, x); NaN in x stays
+LR_INLINE vf at_least(vf low, vf x) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)low, (__m512)x);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)low, (__m256)x);
+#else
+    return low > x ? low : x;
+#endif
+}
+LR_INLINE vf at_most(vf high, vf x) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)high, (__m512)x);
+#elif defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)high, (__m256)x);
+#else
+    return high < x ? high : x;
+#endif
+}
+LR_INLINE vf magnitude(vf x) { return as_float(as_int(x) & 0x7FFFFFFF); }
+
+// 1/x for finite x away from 0 and from the denormals, 1 ulp: where division is slow, an estimate of 14 bits and a Newton step
+LR_INLINE vf reciprocal(vf x) {
+#if defined(__AVX512F__)
+    const vf r = (vf)_mm512_rcp14_ps((__m512)x);
+    return fma(r, fma(-x, r, splat(1.0f)), r);
+#else
+    return splat(1.0f) / x;
+#endif
 }
 
-// e^x, 2 ulp; 0 below -87.3 (no denormals), inf above 88.7, NaN stays
+LR_INLINE vf vsqrt(vf x) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+    return (vf)_mm256_sqrt_ps((__m256)x);
+#else
+    for (int i = 0; i < Lanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+    return x;
+#endif
+}
+
+// Largest lane; lanes that are NaN are passed over
+LR_INLINE float largest(vf v) {
+    float m = v[0];
+    for (int i = 1; i < Lanes; ++i) m = v[i] > m ? v[i] : m;
+    return m;
+}
+
+// e^x, 2 ulp; 0 below -87.33 (no denormals), inf above 88.73
 LR_INLINE vf vexp(vf x) {
-    const vf low = splat(-87.33f), high = splat(88.72f);
-    const vf clamped = select(x < low, low, select(x > high, high, x));
-    const vf n = round_nearest(clamped * splat(1.44269504f));
-    const vf r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), clamped)); // ln 2 in two parts
+    const vf low = splat(-87.33f), c = at_least(low, at_most(splat(88.9f), x));
+#if defined(__AVX512F__)
+    const vf n = (vf)_mm512_roundscale_ps((__m512)(c * splat(1.44269504f)), 8);
+#else
+    const vf magic = splat(12582912.0f), n = (fma(c, splat(1.44269504f), magic)) - magic; // 1.5 2^23 leaves the integer in the low bits
+#endif
+    const vf r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), c)); // ln 2 in two parts
     vf y = splat(1.9875691500e-4f);
     y = fma(y, r, splat(1.3981999507e-3f));
     y = fma(y, r, splat(8.3334519073e-3f));
@@ -22,42 +69,42 @@ LR_INLINE vf vexp(vf x) {
     y = fma(y, r, splat(1.6666665459e-1f));
     y = fma(y, r, splat(5.0000001201e-1f));
     y = fma(y, r * r, r) + splat(1.0f);
-    vi e;
-    for (int i = 0; i < Lanes; ++i) e[i] = int32_t(n[i]);
-    const vi half = e >> 1; // 2^n in two factors, so that n = 128 does not overflow on the way
+#if defined(__AVX512F__)
+    return (vf)_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)low, _CMP_NLT_UQ), (__m512)y, (__m512)n);
+#else
+    const vi e = __builtin_convertvector(n == n ? n : vf{}, vi), half = e >> 1; // 2^n in two factors, so that n = 128 does not overflow on the way
     y = y * as_float((half + 127) << 23) * as_float((e - half + 127) << 23);
-    y = select(x > high, splat(__builtin_inff()), select(x < low, vf{}, y));
-    return select(x != x, x, y);
+    return x < low ? vf{} : y;
+#endif
 }
 
-// tanh x, 3 ulp: odd polynomial below 0.3, else 1 - 2/(e^2x + 1)
+// tanh x, 3 ulp: odd polynomial below 0.3, else (1 - e^-2x)/(1 + e^-2x)
 LR_INLINE vf vtanh(vf x) {
-    const vf a = select(x < vf{}, -x, x), z = x * x;
+    const vf a = magnitude(x), z = x * x;
     vf p = splat(-0.00886323553f);
     p = fma(p, z, splat(0.0218694885f));
     p = fma(p, z, splat(-0.0539682540f));
     p = fma(p, z, splat(0.133333333f));
     p = fma(p, z, splat(-0.333333333f));
-    const vf small = fma(p * z, x, x);
-    const vf large = splat(1.0f) - splat(2.0f) / (vexp(a + a) + splat(1.0f));
-    const vf y = select(a < splat(0.3f), small, select(x < vf{}, -large, large));
-    return select(x != x, x, y);
+    const vf t = vexp(a * splat(-2.0f)), large = (splat(1.0f) - t) * reciprocal(splat(1.0f) + t);
+    return a < splat(0.3f) ? fma(p * z, x, x) : as_float(as_int(large) | (as_int(x) & int32_t(0x80000000)));
 }
 
-LR_INLINE vf vsigmoid(vf x) { return splat(1.0f) / (splat(1.0f) + vexp(-x)); }
+// 1/(1 + e^-x), 3 ulp
+LR_INLINE vf vsigmoid(vf x) { return reciprocal(splat(1.0f) + vexp(at_most(splat(87.0f), -x))); }
 
 // Normal distribution function by erfc's rational-exponential form (Abramowitz & Stegun 7.1.26, absolute error 1.5e-7), and its density
 LR_INLINE void normal(vf x, vf& phi, vf& density) {
-    const vf z = select(x < vf{}, -x, x) * splat(0.70710678f);
+    const vf z = at_most(splat(10.0f), magnitude(x) * splat(0.70710678f));
     const vf e = vexp(-z * z);
-    const vf t = splat(1.0f) / fma(splat(0.3275911f), z, splat(1.0f));
-    vf p = splat(1.061405429f);
-    p = fma(p, t, splat(-1.453152027f));
-    p = fma(p, t, splat(1.421413741f));
-    p = fma(p, t, splat(-0.284496736f));
-    p = fma(p, t, splat(0.254829592f));
-    const vf tail = splat(0.5f) * p * t * e;
-    phi = select(x < vf{}, tail, splat(1.0f) - tail);
+    const vf t = reciprocal(fma(splat(0.3275911f), z, splat(1.0f)));
+    vf p = splat(0.5f * 1.061405429f);
+    p = fma(p, t, splat(0.5f * -1.453152027f));
+    p = fma(p, t, splat(0.5f * 1.421413741f));
+    p = fma(p, t, splat(0.5f * -0.284496736f));
+    p = fma(p, t, splat(0.5f * 0.254829592f));
+    const vf tail = p * t * e;
+    phi = x < vf{} ? tail : splat(1.0f) - tail;
     density = splat(0.39894228f) * e;
 }
 

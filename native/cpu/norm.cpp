@@ -1,113 +1,118 @@
-// LayerNorm. Floor: x read, y written; a row stays in L1 between the passes. Backward reads x and dy, writes dx; the sums over rows are made in
-// fixed blocks of rows and added in order.
+// LayerNorm. Floor: forward reads x and writes y, backward reads x and dy and writes dx; a group of rows stays in L1 between the passes. The sums
+// over rows are made in fixed blocks of rows and added in order.
 #include "kernels.h"
+#include "math.h"
 #include "pool.h"
-#include "simd.h"
 
 namespace LR_NS {
 
-int32_t layer_norm_forward(const LayerNormArgs* p) {
+namespace {
+
+constexpr int64_t Block = 32;  // rows of a block of the sums over rows
+constexpr int Group = 4;       // short rows taken together: independent chains of sums, and one pass over the weights and their sums
+constexpr int64_t Short = 256; // columns; longer rows have chains enough of their own, and side by side they would crowd L1
+
+template <int R, int N, class T> LR_INLINE void forward_rows(const LayerNormArgs* p, int64_t row) {
     const float *weight = static_cast<const float*>(p->weight), *bias = static_cast<const float*>(p->bias);
-    float* stats = static_cast<float*>(p->stats);
     const int64_t cols = p->cols;
-    const bool known = by_type(p->dtype, [&](auto* type) {
+    const T* x = static_cast<const T*>(p->x) + row * cols;
+    T* y = static_cast<T*>(p->y) + row * cols;
+    float* stats = static_cast<float*>(p->stats) + 2 * row;
+    vf sums[R][N] = {}, squares[R][N] = {}, mean[R], rstd[R];
+    fan<N>(0, cols, [&](auto at, auto c) LR_LAMBDA { unroll<R>([&](auto r) LR_LAMBDA { sums[r][c] = sums[r][c] + at.get(x + r * cols); }); });
+    unroll<R>([&](auto r) LR_LAMBDA { mean[r] = splat(stats[2 * r] = sum(gathered(sums[r])) / float(cols)); });
+    fan<N>(0, cols, [&](auto at, auto c) LR_LAMBDA {
+        unroll<R>([&](auto r) LR_LAMBDA {
+            const vf d = within(at, at.get(x + r * cols) - mean[r]);
+            squares[r][c] = fma(d, d, squares[r][c]);
+        });
+    });
+    unroll<R>([&](auto r) LR_LAMBDA { rstd[r] = splat(stats[2 * r + 1] = float(1 / __builtin_sqrt(double(sum(gathered(squares[r]))) / double(cols) + p->eps))); });
+    sweep(0, cols, [&](auto at) LR_LAMBDA {
+        const vf w = weight ? at.get(weight) : splat(1.0f), b = bias ? at.get(bias) : vf{};
+        unroll<R>([&](auto r) LR_LAMBDA { at.set(y + r * cols, fma((at.get(x + r * cols) - mean[r]) * rstd[r], w, b)); });
+    });
+}
+
+// sw, sb [cols] += the rows' part of dweight and dbias
+template <int R, int N, class T> LR_INLINE void backward_rows(const LayerNormGradArgs* p, int64_t row, float* sw, float* sb) {
+    const float *weight = static_cast<const float*>(p->weight), *stats = static_cast<const float*>(p->stats) + 2 * row;
+    const int64_t cols = p->cols;
+    const T *x = static_cast<const T*>(p->x) + row * cols, *dy = static_cast<const T*>(p->dy) + row * cols;
+    vf mean[R], rstd[R], g1[R], g2[R], sums[R][N] = {}, dots[R][N] = {};
+    unroll<R>([&](auto r) LR_LAMBDA { mean[r] = splat(stats[2 * r]), rstd[r] = splat(stats[2 * r + 1]); });
+    fan<N>(0, cols, [&](auto at, auto c) LR_LAMBDA {
+        const vf w = weight ? at.get(weight) : splat(1.0f);
+        vf dw = at.get(sw), db = at.get(sb);
+        unroll<R>([&](auto r) LR_LAMBDA {
+            const vf up = at.get(dy + r * cols), hat = (at.get(x + r * cols) - mean[r]) * rstd[r], g = up * w;
+            sums[r][c] = sums[r][c] + g;
+            dots[r][c] = fma(g, hat, dots[r][c]);
+            dw = fma(up, hat, dw);
+            db = db + up;
+        });
+        at.set(sw, dw);
+        at.set(sb, db);
+    });
+    if (!p->dx) return;
+    T* dx = static_cast<T*>(p->dx) + row * cols;
+    unroll<R>([&](auto r) LR_LAMBDA { g1[r] = splat(sum(gathered(sums[r])) / float(cols)), g2[r] = splat(sum(gathered(dots[r])) / float(cols)); });
+    sweep(0, cols, [&](auto at) LR_LAMBDA {
+        const vf w = weight ? at.get(weight) : splat(1.0f);
+        unroll<R>([&](auto r) LR_LAMBDA {
+            const vf hat = (at.get(x + r * cols) - mean[r]) * rstd[r], g = at.get(dy + r * cols) * w;
+            at.put(dx + r * cols, rstd[r] * (g - fma(hat, g2[r], g1[r])), p->add & 1);
+        });
+    });
+}
+
+// f(rows, chains, first row) over [begin, end), the counts as constants
+template <class F> LR_INLINE void grouped(int64_t cols, int64_t begin, int64_t end, F&& f) {
+    const std::integral_constant<int, 1> one;
+    const std::integral_constant<int, Group> group;
+    int64_t r = begin;
+    if (cols > Short)
+        for (; r < end; ++r) f(one, group, r);
+    for (; r + Group <= end; r += Group) f(group, one, r);
+    for (; r < end; ++r) f(one, one, r);
+}
+
+} // namespace
+
+int32_t layer_norm_forward(const LayerNormArgs* p) {
+    const bool known = by_float(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        lr::parallel_range(p->rows, cols * 2, [&](int64_t r0, int64_t r1) {
-            for (int64_t r = r0; r < r1; ++r) {
-                const T* x = static_cast<const T*>(p->x) + r * cols;
-                T* y = static_cast<T*>(p->y) + r * cols;
-                vf total{}, squares{};
-                float rest = 0;
-                int64_t i = 0;
-                for (; i + Lanes <= cols; i += Lanes) total = total + load(x + i);
-                for (; i < cols; ++i) rest += widen(x[i]);
-                const float mean = (sum(total) + rest) / float(cols);
-                rest = 0;
-                for (i = 0; i + Lanes <= cols; i += Lanes) {
-                    const vf d = load(x + i) - splat(mean);
-                    squares = fma(d, d, squares);
-                }
-                for (; i < cols; ++i) rest += (widen(x[i]) - mean) * (widen(x[i]) - mean);
-                const float rstd = float(1 / __builtin_sqrt(double(sum(squares) + rest) / double(cols) + p->eps));
-                for (i = 0; i + Lanes <= cols; i += Lanes) {
-                    vf v = (load(x + i) - splat(mean)) * splat(rstd);
-                    if (weight) v = v * load(weight + i);
-                    if (bias) v = v + load(bias + i);
-                    store(y + i, v);
-                }
-                for (; i < cols; ++i) {
-                    float v = (widen(x[i]) - mean) * rstd;
-                    if (weight) v *= weight[i];
-                    if (bias) v += bias[i];
-                    narrow(v, y[i]);
-                }
-                stats[2 * r] = mean;
-                stats[2 * r + 1] = rstd;
-            }
+        // A group's rows and a row alone are rounded alike, so a chunk may begin anywhere.
+        lr::parallel_range(p->rows, p->cols * 2, [&](int64_t r0, int64_t r1) {
+            grouped(p->cols, r0, r1, [&](auto rows, auto chains, int64_t r) { forward_rows<rows, chains, T>(p, r); });
         });
     });
     return known ? LR_OK : LR_UNSUPPORTED;
 }
 
 int32_t layer_norm_backward(const LayerNormGradArgs* p) {
-    constexpr int64_t Rows = 32; // a block of the sums over rows
-    const float *weight = static_cast<const float*>(p->weight), *stats = static_cast<const float*>(p->stats);
     float *dweight = static_cast<float*>(p->dweight), *dbias = static_cast<float*>(p->dbias);
-    const int64_t cols = p->cols, blocks = (p->rows + Rows - 1) / Rows;
+    const int64_t cols = p->cols, blocks = (p->rows + Block - 1) / Block;
     float* partial = lr::scratch(0, blocks * 2 * cols + 16);
     if (!partial) return LR_OUT_OF_MEMORY;
-    const bool known = by_type(p->dtype, [&](auto* type) {
+    const bool known = by_float(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         lr::parallel_for(blocks, [&](int64_t block) {
             float *sw = partial + block * 2 * cols, *sb = sw + cols;
             memset(sw, 0, size_t(2 * cols) * sizeof(float));
-            for (int64_t r = block * Rows; r < (block + 1) * Rows && r < p->rows; ++r) {
-                const T *x = static_cast<const T*>(p->x) + r * cols, *dy = static_cast<const T*>(p->dy) + r * cols;
-                const float mean = stats[2 * r], rstd = stats[2 * r + 1];
-                vf v1{}, v2{};
-                float g1 = 0, g2 = 0;
-                int64_t i = 0;
-                for (; i + Lanes <= cols; i += Lanes) {
-                    const vf up = load(dy + i), hat = (load(x + i) - splat(mean)) * splat(rstd), g = weight ? up * load(weight + i) : up;
-                    v1 = v1 + g;
-                    v2 = fma(g, hat, v2);
-                    store(sw + i, fma(up, hat, load(sw + i)));
-                    store(sb + i, load(sb + i) + up);
-                }
-                for (; i < cols; ++i) {
-                    const float up = widen(dy[i]), hat = (widen(x[i]) - mean) * rstd, g = weight ? up * weight[i] : up;
-                    g1 += g;
-                    g2 += g * hat;
-                    sw[i] += up * hat;
-                    sb[i] += up;
-                }
-                if (!p->dx) continue;
-                T* dx = static_cast<T*>(p->dx) + r * cols;
-                g1 = (g1 + sum(v1)) / float(cols);
-                g2 = (g2 + sum(v2)) / float(cols);
-                for (i = 0; i + Lanes <= cols; i += Lanes) {
-                    const vf up = load(dy + i), hat = (load(x + i) - splat(mean)) * splat(rstd), g = weight ? up * load(weight + i) : up;
-                    put(dx + i, splat(rstd) * (g - splat(g1) - hat * splat(g2)), p->add & 1);
-                }
-                for (; i < cols; ++i) {
-                    const float hat = (widen(x[i]) - mean) * rstd, g = weight ? widen(dy[i]) * weight[i] : widen(dy[i]);
-                    put(dx + i, rstd * (g - g1 - hat * g2), p->add & 1);
-                }
-            }
+            const int64_t end = (block + 1) * Block < p->rows ? (block + 1) * Block : p->rows;
+            grouped(cols, block * Block, end, [&](auto rows, auto chains, int64_t r) { backward_rows<rows, chains, T>(p, r, sw, sb); });
         });
     });
     if (!known) return LR_UNSUPPORTED;
     if (dweight || dbias)
-        lr::parallel_range(cols, blocks * 2, [&](int64_t c0, int64_t c1) {
-            for (int64_t c = c0; c < c1; ++c) {
-                float sw = 0, sb = 0;
-                for (int64_t b = 0; b < blocks; ++b) {
-                    sw += partial[b * 2 * cols + c];
-                    sb += partial[b * 2 * cols + cols + c];
-                }
-                if (dweight) put(dweight + c, sw, p->add >> 1 & 1);
-                if (dbias) put(dbias + c, sb, p->add >> 2 & 1);
-            }
+        lr::parallel_range((cols + Lanes - 1) / Lanes, blocks * 2 * Lanes, [&](int64_t v0, int64_t v1) {
+            sweep(v0 * Lanes, v1 * Lanes < cols ? v1 * Lanes : cols, [&](auto at) LR_LAMBDA {
+                vf sw{}, sb{};
+                for (int64_t b = 0; b < blocks; ++b) sw = sw + at.get(partial + b * 2 * cols), sb = sb + at.get(partial + b * 2 * cols + cols);
+                if (dweight) at.put(dweight, sw, p->add >> 1 & 1);
+                if (dbias) at.put(dbias, sb, p->add >> 2 & 1);
+            });
         });
     return LR_OK;
 }

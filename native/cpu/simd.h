@@ -59,10 +59,16 @@ LR_INLINE vf fma(vf a, vf b, vf c) {
 #endif
 }
 
+// All lanes, halves first: short chains of additions
 LR_INLINE float sum(vf v) {
-    float s = 0;
-    for (int i = 0; i < Lanes; ++i) s += v[i];
-    return s;
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#elif defined(__AVX2__)
+    const __m128 q = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1)), h = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_shuffle_ps(h, h, 1)));
+#else
+    return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
 }
 
 // f(0), f(1), ... f(N-1), each index a constant
@@ -129,14 +135,23 @@ LR_INLINE vf load(const bf16* p) {
 #endif
 }
 LR_INLINE void store(bf16* p, vf v) {
+#if defined(__AVX512F__)
+    const __m512i u = _mm512_castps_si512((__m512)v), even = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i near = _mm512_add_epi32(u, _mm512_add_epi32(even, _mm512_set1_epi32(0x7FFF)));
+    const __m512i bits = _mm512_mask_or_epi32(near, _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+    const __m256i h = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+    memcpy(p, &h, sizeof h);
+#else
     const vi u = as_int(v), even = (u >> 16) & 1;
     const vi nan = v != v;
     const vi rounded = (nan & (u | 0x400000)) | (~nan & (u + 0x7FFF + even));
-#if defined(__AVX512F__)
-    const __m256i h = _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)rounded, 16));
+#if defined(__AVX2__)
+    const __m256i wide = _mm256_srli_epi32((__m256i)rounded, 16);
+    const __m128i h = _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(wide, wide), 0x08));
     memcpy(p, &h, sizeof h);
 #else
     for (int i = 0; i < Lanes; ++i) p[i].bits = uint16_t(uint32_t(rounded[i]) >> 16);
+#endif
 #endif
 }
 
