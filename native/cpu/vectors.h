@@ -8,7 +8,7 @@ struct f16 { uint16_t bits; };
 
 #if defined(__F16C__)
 LR_INLINE float widen(f16 x) { return _cvtsh_ss(x.bits); }
-LR_INLINE void narrow(float x, f16& y) { y.bits = _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+LR_INLINE void narrow(float x, f16& y) { y.bits = uint16_t(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT))); }
 #else
 LR_INLINE float widen(f16 x) {
     const uint32_t sign = uint32_t(x.bits & 0x8000) << 16, rest = x.bits & 0x7FFF;
