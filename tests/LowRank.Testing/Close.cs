@@ -24,6 +24,9 @@ public static class Close
     /// <summary>Bound for whole models and trajectories in float32 where a golden names none.</summary>
     public const double Model = 1e-4;
 
+    /// <summary>Bound for gradients of a whole model in bfloat16 against another program that rounds at other places.</summary>
+    public const double ModelBFloat16 = 5e-2;
+
     /// <summary>Bound for one adapted layer in float32: norms, products and scales in a row.</summary>
     public const double Layer = 1e-5;
 

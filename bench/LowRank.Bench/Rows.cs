@@ -1,0 +1,43 @@
+using LowRank.Bench.Cases;
+
+namespace LowRank.Bench;
+
+/// <summary>The table: one factor varied at a time around 512 tokens x 1024x1024, rank 16, float32, two threads.</summary>
+public static class Rows
+{
+    private static readonly LayerRow Linear = new("linear", Method.Linear);
+    private static readonly LayerRow Forward = new("lora forward", Method.Lora);
+    private static readonly LayerRow Both = new("lora forward+backward", Method.Lora) { Backward = true };
+    private static readonly LayerRow Dora = new("dora forward", Method.Dora);
+    private static readonly LayerRow DoraBoth = new("dora forward+backward", Method.Dora) { Backward = true };
+    private static readonly VisionRow Step = new("vit step");
+
+    /// <summary>Every row.</summary>
+    public static IReadOnlyList<Row> All { get; } =
+    [
+        Linear, Linear with { Tokens = 64 }, Linear with { Tokens = 2048 }, Linear with { Threads = 1 }, Linear with { Type = DType.BF16 },
+        Linear with { Outputs = 768, Inputs = 768 }, Linear with { Outputs = 3072, Inputs = 768 }, Linear with { Outputs = 4096, Inputs = 4096 },
+        Linear with { Tokens = 2048, Outputs = 4096, Inputs = 4096 }, Linear with { Tokens = 2048, Outputs = 4096, Inputs = 4096, Threads = 1 },
+        Linear with { Tokens = 2048, Outputs = 4096, Inputs = 4096, Type = DType.BF16 },
+
+        Forward, Forward with { Tokens = 64 }, Forward with { Tokens = 2048 }, Forward with { Threads = 1 }, Forward with { Type = DType.BF16 },
+        Forward with { AdapterRank = 8 }, Forward with { AdapterRank = 64 },
+        Forward with { Outputs = 768, Inputs = 768 }, Forward with { Outputs = 3072, Inputs = 768 }, Forward with { Outputs = 4096, Inputs = 4096 },
+        Forward with { Tokens = 2048, Outputs = 4096, Inputs = 4096 },
+
+        Both, Both with { Tokens = 64 }, Both with { Tokens = 2048 }, Both with { Threads = 1 }, Both with { Tokens = 2048, Threads = 1 }, Both with { Type = DType.BF16 },
+        Both with { Tokens = 2048, Type = DType.BF16 }, Both with { AdapterRank = 8 }, Both with { AdapterRank = 64 },
+        Both with { Outputs = 768, Inputs = 768 }, Both with { Outputs = 3072, Inputs = 768 }, Both with { Outputs = 4096, Inputs = 4096 },
+
+        Dora, Dora with { Tokens = 2048 }, Dora with { Type = DType.BF16 }, DoraBoth, DoraBoth with { Tokens = 2048 },
+
+        new AdamWRow(1_000_000), new AdamWRow(10_000_000), new AdamWRow(10_000_000) { Threads = 1 },
+
+        new CrossEntropyRow(512, 1000), new CrossEntropyRow(512, 32000), new CrossEntropyRow(512, 32000) { Type = DType.BF16 },
+
+        new AttentionRow(32, 17, 4, 32), new AttentionRow(8, 197, 12, 64), new AttentionRow(1, 1024, 16, 64) { Causal = true }, new AttentionRow(8, 197, 12, 64) { Type = DType.BF16 },
+
+        Step, Step with { Threads = 1 }, Step with { Type = DType.BF16 }, Step with { Trained = Trained.Dora }, Step with { Trained = Trained.Full },
+        Step with { Group = "vit step, a core busy", Busy = true },
+    ];
+}
