@@ -6,13 +6,16 @@ namespace LowRank;
 /// <summary>A row-major matrix of the workspace, in host memory aligned for vectors; its rows lie <see cref="Cols"/> elements apart.</summary>
 internal sealed unsafe class Dense<T> : IDisposable where T : unmanaged, IBinaryFloatingPointIeee754<T>
 {
-    /// <summary>Zeros.</summary>
-    public Dense(int rows, int cols)
+    /// <summary>Zeros, or what was there before where every element is written anyway.</summary>
+    public Dense(int rows, int cols, bool clear = true)
     {
         (Rows, Cols) = (rows, cols);
         nuint bytes = (nuint)Math.Max(1, (long)rows * cols) * (nuint)sizeof(T);
         Data = (T*)NativeMemory.AlignedAlloc(bytes, 64);
-        NativeMemory.Clear(Data, bytes);
+        if (clear)
+        {
+            NativeMemory.Clear(Data, bytes);
+        }
     }
 
     public int Rows { get; }
@@ -38,7 +41,7 @@ internal sealed unsafe class Dense<T> : IDisposable where T : unmanaged, IBinary
     /// <exception cref="NumericException">A value is NaN or infinite.</exception>
     public static Dense<T> Of(string type, string operand, Tensor x)
     {
-        var dense = new Dense<T>(x.Shape[0], x.Shape[1]);
+        var dense = new Dense<T>(x.Shape[0], x.Shape[1], clear: false);
         x.Device.Download(x.Data, MemoryMarshal.AsBytes(dense.Span));
         return dense.Checked(type, operand);
     }
@@ -46,7 +49,7 @@ internal sealed unsafe class Dense<T> : IDisposable where T : unmanaged, IBinary
     /// <inheritdoc cref="Of(string, string, Tensor)"/>
     public static Dense<T> Of(string type, string operand, MatrixView<T> x)
     {
-        var dense = new Dense<T>(x.Rows, x.Cols);
+        var dense = new Dense<T>(x.Rows, x.Cols, clear: false);
         x.Data.CopyTo(dense.Span);
         return dense.Checked(type, operand);
     }
@@ -56,7 +59,7 @@ internal sealed unsafe class Dense<T> : IDisposable where T : unmanaged, IBinary
 
     public Dense<T> Transposed()
     {
-        var turned = new Dense<T>(Cols, Rows);
+        var turned = new Dense<T>(Cols, Rows, clear: false);
         for (int i0 = 0; i0 < Rows; i0 += 16)
         {
             for (int j = 0; j < Cols; j++)

@@ -22,7 +22,7 @@ internal static unsafe class Products
         int width = 2 * Vector<T>.Count, strips = (n + width - 1) / width, perChunk = ChunkCols / width;
         int rowChunks = (m + ChunkRows - 1) / ChunkRows, colChunks = (strips + perChunk - 1) / perChunk;
         bool serial = (long)m * n * k < Serial;
-        using var packed = new Dense<T>(strips, Math.Min(k, Depth) * width);
+        using var packed = new Dense<T>(strips, Math.Min(k, Depth) * width, clear: false);
         for (int k0 = 0; k0 < k; k0 += Depth)
         {
             int steps = Math.Min(Depth, k - k0), from = k0;

@@ -19,7 +19,7 @@ internal sealed unsafe class Slices<T> : IDisposable where T : unmanaged, IBinar
         Pool.For(data.Rows, slice =>
         {
             T* to = data.Row(slice);
-            for (int w = 0; w < Math.Min(Width, Length - (slice * Width)); w++)
+            for (int w = 0; w < Filled(slice); w++)
             {
                 T* from = columns.Row((slice * Width) + w);
                 for (int r = 0; r < Vectors; r++)
@@ -38,50 +38,56 @@ internal sealed unsafe class Slices<T> : IDisposable where T : unmanaged, IBinar
 
     public void Dispose() => data.Dispose();
 
-    public T this[int vector, int element] => data.Row(element / Width)[(vector * Width) + (element % Width)];
-
     /// <summary>Writes chosen vectors, each times a factor, as columns of <paramref name="to"/> [length, chosen].</summary>
-    public void ToColumns(ReadOnlySpan<int> chosen, ReadOnlySpan<T> factors, Dense<T> to)
+    public void ToColumns(int[] chosen, T[] factors, Dense<T> to) => Pool.For(Count, slice =>
     {
-        for (int i = 0; i < Length; i++)
+        for (int w = 0; w < Filled(slice); w++)
         {
-            T* from = data.Row(i / Width) + (i % Width), row = to.Row(i);
+            T* from = data.Row(slice) + w, row = to.Row((slice * Width) + w);
             for (int r = 0; r < chosen.Length; r++)
             {
                 row[r] = factors[r] * from[chosen[r] * Width];
             }
         }
-    }
+    });
 
     /// <summary>Writes chosen vectors, each times a factor, as rows of <paramref name="to"/> [chosen, length].</summary>
-    public void ToRows(ReadOnlySpan<int> chosen, ReadOnlySpan<T> factors, Dense<T> to)
+    public void ToRows(int[] chosen, T[] factors, Dense<T> to) => Pool.For(Count, slice =>
     {
         for (int r = 0; r < chosen.Length; r++)
         {
-            T* row = to.Row(r);
-            for (int i = 0; i < Length; i++)
+            T* from = data.Row(slice) + (chosen[r] * Width), row = to.Row(r) + (slice * Width);
+            for (int w = 0; w < Filled(slice); w++)
             {
-                row[i] = factors[r] * data.Row(i / Width)[(chosen[r] * Width) + (i % Width)];
+                row[w] = factors[r] * from[w];
             }
         }
-    }
+    });
 
     /// <summary>The sign of every vector's component of largest magnitude, the first of equals; 1 for a zero vector.</summary>
     public T[] Signs()
     {
-        var signs = new T[Vectors];
-        for (int r = 0; r < Vectors; r++)
+        var largest = new T[Vectors];
+        for (int slice = 0; slice < Count; slice++)
         {
-            T largest = T.Zero;
-            for (int i = 0; i < Length; i++)
+            for (int r = 0; r < Vectors; r++)
             {
-                T value = this[r, i];
-                largest = T.Abs(value) > T.Abs(largest) ? value : largest;
+                T* from = data.Row(slice) + (r * Width);
+                T most = largest[r], magnitude = T.Abs(most);
+                for (int w = 0; w < Filled(slice); w++)
+                {
+                    if (T.Abs(from[w]) > magnitude)
+                    {
+                        (most, magnitude) = (from[w], T.Abs(from[w]));
+                    }
+                }
+                largest[r] = most;
             }
-            signs[r] = largest < T.Zero ? -T.One : T.One;
         }
-        return signs;
+        return [.. largest.Select(most => most < T.Zero ? -T.One : T.One)];
     }
+
+    private int Filled(int slice) => Math.Min(Width, Length - (slice * Width));
 
     /// <summary>Applies chains to one slice. A rotation (c, s) of the pair (i, i+1): xᵢ ← c·xᵢ + s·xᵢ₊₁, xᵢ₊₁ ← c·xᵢ₊₁ - s·xᵢ.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]

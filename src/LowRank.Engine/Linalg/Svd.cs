@@ -136,22 +136,26 @@ public static unsafe class Svd
 
     private static void FixSigns<T>(Dense<T> u, Dense<T> vt) where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        for (int r = 0; r < u.Cols; r++)
+        var largest = new T[u.Cols];
+        for (int i = 0; i < u.Rows; i++)
         {
-            T largest = T.Zero;
-            for (int i = 0; i < u.Rows; i++)
+            T* row = u.Row(i);
+            for (int r = 0; r < largest.Length; r++)
             {
-                T value = u.Row(i)[r];
-                largest = T.Abs(value) > T.Abs(largest) ? value : largest;
+                largest[r] = T.Abs(row[r]) > T.Abs(largest[r]) ? row[r] : largest[r];
             }
-            if (largest < T.Zero)
+        }
+        for (int i = 0; i < u.Rows; i++)
+        {
+            T* row = u.Row(i);
+            for (int r = 0; r < largest.Length; r++)
             {
-                for (int i = 0; i < u.Rows; i++)
-                {
-                    u.Row(i)[r] = -u.Row(i)[r];
-                }
-                Lanes.Scale(-T.One, vt.Row(r), vt.Cols);
+                row[r] = largest[r] < T.Zero ? -row[r] : row[r];
             }
+        }
+        for (int r = 0; r < largest.Length; r++)
+        {
+            Lanes.Scale(largest[r] < T.Zero ? -T.One : T.One, vt.Row(r), vt.Cols);
         }
     }
 
