@@ -6,7 +6,11 @@ namespace LowRank.Training;
 
 /// <summary>What a checkpoint says of its run beside the tensors. The order of samples and all draws follow from seed, epoch and step.</summary>
 internal sealed record RunState(
-    long Step, int Samples, int Epochs, int BatchSize, int Accumulation, ulong Seed, double LearningRate, Schedule Schedule, double MaxGradientNorm, double? Best);
+    long Step, int Samples, int Epochs, int BatchSize, int Accumulation, ulong Seed, double LearningRate, Schedule Schedule, double MaxGradientNorm, double? Best)
+{
+    /// <summary>Optimiser steps of the whole run.</summary>
+    public long Steps() => (long)((Samples + BatchSize - 1) / BatchSize) * Epochs;
+}
 
 [JsonSerializable(typeof(RunState))]
 [JsonSourceGenerationOptions(UseStringEnumConverter = true)]
@@ -39,12 +43,20 @@ internal static class Checkpoint
         {
             throw new ModelFormatException($"{path}: the run was {state}, want {same}: resume with the settings it was started with") { File = path, Key = RunKey };
         }
+        if (state.Step < 0 || state.Step > want.Steps())
+        {
+            throw new ModelFormatException($"{path}: Step is {state.Step}, want 0 .. {want.Steps()}") { File = path, Key = RunKey };
+        }
         string kind = Text(file, KindKey);
         if (kind != optimizer.GetType().Name || !long.TryParse(Text(file, StepsKey), out long steps) || steps < 0)
         {
             throw new ModelFormatException($"{path}: the optimiser was {kind} after {Text(file, StepsKey)} steps, want {optimizer.GetType().Name}") { File = path, Key = KindKey };
         }
         string[] states = Text(file, StatesKey).Split(',', StringSplitOptions.RemoveEmptyEntries);
+        if (states.Distinct().Count() < states.Length)
+        {
+            throw new ModelFormatException($"{path}: {StatesKey} is {string.Join(',', states)}, want each name once") { File = path, Key = StatesKey };
+        }
         var expected = optimizer.Pack.Parameters.ToDictionary(p => "param." + p.Name, p => p.Value, StringComparer.Ordinal);
         foreach (string name in states)
         {

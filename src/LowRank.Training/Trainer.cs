@@ -38,7 +38,7 @@ public sealed class Trainer
     public int StepsPerEpoch { get; }
 
     /// <summary>Optimiser steps of the whole run.</summary>
-    public long Steps => (long)StepsPerEpoch * options.Epochs;
+    public long Steps => State().Steps();
 
     /// <summary>Where checkpoints go, or null.</summary>
     public string? CheckpointPath => options.CheckpointFolder is null ? null : Path.Combine(options.CheckpointFolder, Checkpoint.FileName);

@@ -149,7 +149,13 @@ public class PeftGoldenTests
         }
         if (golden.Config.TryGetProperty("net", out JsonElement net) && net.GetString() != "toy")
         {
-            Assert.Skip($"network {net.GetString()} is not built yet");
+            Assert.Skip(net.GetString() switch
+            {
+                "conv13" => "layers of kind Conv1d and Conv3d are not built",
+                "mha" => "a layer of kind MultiheadAttention is not built",
+                "moe" => "adapters on bare parameters are not built",
+                var name => $"architecture {name} is not built yet",
+            });
         }
     }
 }

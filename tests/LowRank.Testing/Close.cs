@@ -24,7 +24,7 @@ public static class Close
     /// <summary>Bound for whole models and trajectories in float32 where a golden names none.</summary>
     public const double Model = 1e-4;
 
-    /// <summary>Bound for gradients of a whole model in bfloat16 against another program that rounds at other places.</summary>
+    /// <summary>Bound for logits and gradients of a whole model in bfloat16 against float32, or against another program that rounds at other places.</summary>
     public const double ModelBFloat16 = 5e-2;
 
     /// <summary>Bound for one adapted layer in float32: norms, products and scales in a row.</summary>

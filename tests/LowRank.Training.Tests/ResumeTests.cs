@@ -1,0 +1,106 @@
+using LowRank.Adapters;
+using Xunit;
+
+namespace LowRank.Training.Tests;
+
+/// <summary>A run that was stopped and goes on ends bit for bit where one that was never stopped does.</summary>
+public class ResumeTests
+{
+    private static readonly TrainerOptions Options = new()
+    {
+        Epochs = 3,
+        BatchSize = 6,
+        Accumulation = 2,
+        LearningRate = 0.02,
+        Seed = 5,
+        MaxGradientNorm = 1,
+        Schedule = new Schedule(Decay.Cosine, 3),
+        CheckpointSteps = 1,
+    };
+
+    private static readonly LoraConfig Lora = new() { Rank = 2, Alpha = 4, Targets = ["layers.0"], Dropout = 0.3, Bias = "lora_only", ModulesToSave = ["layers.1"] };
+
+    public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full");
+
+    [Theory, MemberData(nameof(Kinds))]
+    public void A_resumed_run_ends_as_one_that_never_stopped(string kind)
+    {
+        using var folder = new TemporaryFolder();
+        byte[] want = Run(kind, null, long.MaxValue, out List<double> losses, out double best);
+        for (int stop = 1; stop < losses.Count; stop += 5)      // inside and at the end of epochs
+        {
+            string path = Path.Combine(folder.Path, $"{stop}");
+            Run(kind, path, stop, out List<double> first, out _);
+            byte[] got = Run(kind, path, long.MaxValue, out List<double> rest, out double resumedBest);
+            Assert.Equal(losses, first.Concat(rest));
+            Assert.Equal(want, got);
+            Assert.Equal(best, resumedBest);
+        }
+    }
+
+    [Theory, MemberData(nameof(Kinds))]
+    public void A_run_repeats_bit_for_bit(string kind)
+    {
+        byte[] want = Run(kind, null, long.MaxValue, out List<double> losses, out _);
+        Assert.Equal(want, Run(kind, null, long.MaxValue, out List<double> again, out _));
+        Assert.Equal(losses, again);
+    }
+
+    [Fact]
+    public void Frozen_parameters_keep_their_moments_and_values()
+    {
+        using var run = new SmallRun();
+        IReadOnlyList<Parameter> parameters = run.Model.TrainAll();
+        using var optimizer = new AdamW(parameters);
+        var trainer = new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { Epochs = 1 });
+        run.Train(trainer);
+        parameters[0].Frozen = true;
+        byte[] before = [.. parameters[0].Value.ToBytes(), .. optimizer.Pack.StateOf("exp_avg", parameters[0]).ToBytes()];
+        byte[] other = optimizer.Pack.StateOf("exp_avg", parameters[2]).ToBytes();
+        run.Train(new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { Epochs = 1 }));
+        byte[] after = [.. parameters[0].Value.ToBytes(), .. optimizer.Pack.StateOf("exp_avg", parameters[0]).ToBytes()];
+        Assert.Equal(before, after);
+        Assert.NotEqual(other, optimizer.Pack.StateOf("exp_avg", parameters[2]).ToBytes());
+    }
+
+    /// <summary>Starts or continues a run and stops it after some step; with no folder it keeps no checkpoints.</summary>
+    private static byte[] Run(string kind, string? folder, long stopAfter, out List<double> losses, out double best)
+    {
+        using var run = new SmallRun { Noise = 0.1f };
+        run.After = r => { if (r.Step == stopAfter) { run.Stop(); } };
+        using AdaptedModel? adapted = kind == "full" ? null : run.Model.Attach(kind == "dora" ? Lora with { Dora = true } : Lora, seed: 8);
+        IReadOnlyList<Parameter> parameters = adapted?.Parameters ?? run.Model.TrainAll();
+        using Optimizer optimizer = kind switch
+        {
+            "sgd" => new Sgd(parameters) { WeightDecay = 0.01 },
+            "nesterov" => new Sgd(parameters) { Momentum = 0.9, Nesterov = true },
+            "coupled adam" => new AdamW(parameters) { Coupled = true },
+            _ => new AdamW(parameters),
+        };
+        if (kind == "lora+")
+        {
+            LoraPlus.Apply(parameters, Options.LearningRate, ratio: 4, weightDecay: 0.05);
+        }
+        var trainer = new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { CheckpointFolder = folder })
+        {
+            Adapted = adapted,
+            Evaluate = () => -Math.Abs(parameters[0].Value.ToDoubles().Sum()),
+        };
+        if (folder is not null && File.Exists(trainer.CheckpointPath))
+        {
+            trainer.Resume(trainer.CheckpointPath!);
+            Assert.Equal(trainer.Step, adapted?.Steps ?? trainer.Step);
+        }
+        best = double.NaN;
+        try
+        {
+            best = run.Train(trainer).BestEvaluation!.Value;
+        }
+        catch (OperationCanceledException)
+        {
+            Assert.Equal(stopAfter, trainer.Step);
+        }
+        losses = [.. run.Reports.Select(r => r.Loss)];
+        return [.. SmallRun.Bits(parameters), .. optimizer.State().SelectMany(s => s.Value.ToBytes())];
+    }
+}
