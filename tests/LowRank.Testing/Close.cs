@@ -27,6 +27,9 @@ public static class Close
     /// <summary>Bound for logits and gradients of a whole model in bfloat16 against float32, or against another program that rounds at other places.</summary>
     public const double ModelBFloat16 = 5e-2;
 
+    /// <summary>Bound for a mean over some thousand random draws.</summary>
+    public const double Average = 0.05;
+
     /// <summary>Bound for one adapted layer in float32: norms, products and scales in a row.</summary>
     public const double Layer = 1e-5;
 
