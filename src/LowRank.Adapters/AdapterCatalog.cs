@@ -11,7 +11,8 @@ namespace LowRank.Adapters;
 /// <param name="Summary">One line for lists.</param>
 /// <param name="Default">The config at its defaults.</param>
 /// <param name="Json">Its serializer.</param>
-public sealed record AdapterMethod(string PeftType, string Summary, AdapterConfig Default, JsonTypeInfo Json);
+/// <param name="Facts">A row of the status table for each form that has a name of its own.</param>
+public sealed record AdapterMethod(string PeftType, string Summary, AdapterConfig Default, JsonTypeInfo Json, IReadOnlyList<MethodFacts> Facts);
 
 /// <summary>The list of methods, and how their settings look on disk. It is explicit, so it survives trimming.</summary>
 public static class AdapterCatalog
@@ -33,7 +34,14 @@ public static class AdapterCatalog
     /// <summary>Every method that is built.</summary>
     public static IReadOnlyList<AdapterMethod> Methods { get; } =
     [
-        new("LORA", "W + s·B·A; with rsLoRA, DoRA, PiSSA and OLoRA by switch", new LoraConfig(), AdapterJson.Default.LoraConfig),
+        new("LORA", "W + s·B·A; with rsLoRA, DoRA, PiSSA and OLoRA by switch", new LoraConfig(), AdapterJson.Default.LoraConfig,
+        [
+            new("LoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
+            new("rsLoRA", MethodKind.Adapter, "lora-core", ["peft"], "differences, golden") { Merge = true, Peft = "read, write" },
+            new("DoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
+            new("PiSSA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "golden") { Merge = true, Peft = "read, write" },
+            new("OLoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "golden") { Merge = true, Peft = "read, write" },
+        ]),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>

@@ -13,3 +13,6 @@ internal static class ExitCode
         _ => null,
     };
 }
+
+/// <summary>The words of a command line contradict each other or what they meet: the message says what to change.</summary>
+internal sealed class UsageException(string message) : ArgumentException(message);

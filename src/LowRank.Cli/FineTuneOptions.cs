@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json.Serialization;
 using LowRank.Adapters;
 using LowRank.Training;
@@ -16,6 +17,8 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         new("lora", 2e-3, Lora),
         new("dora", 2e-3, o => Lora(o) with { Dora = true }),
         new("rslora", 1e-3, o => Lora(o) with { RankStabilized = true }),
+        new("pissa", 1e-3, o => Lora(o) with { Init = LoraInit.Pissa }),
+        new("olora", 1e-3, o => Lora(o) with { Init = LoraInit.Olora }),
         new("head", 1e-2, null),
         new("full", 5e-4, null),
     ];
@@ -84,6 +87,27 @@ internal sealed record FineTuneOptions
 
     /// <summary>Epochs between measurements on the test images; 0: about twenty in a run.</summary>
     public int EvaluationEpochs { get; init; }
+
+    /// <summary>Checks what has a range of its own; adapters and images are checked where they are made.</summary>
+    /// <exception cref="UsageException">A number is out of range: names it.</exception>
+    public void Check()
+    {
+        static void Require(bool fact, string name, double value, string want)
+        {
+            if (!fact)
+            {
+                throw new UsageException(string.Create(CultureInfo.InvariantCulture, $"FineTuneOptions: {name} is {value}, want {want}"));
+            }
+        }
+        Require(Epochs > 0, "epochs", Epochs, "at least 1");
+        Require(BatchSize > 0, "batch-size", BatchSize, "at least 1");
+        Require(Rate > 0 && double.IsFinite(Rate), "learning-rate", Rate, "more than 0");
+        Require(Warmup is >= 0 and <= 1, "warmup", Warmup, "0 .. 1, a share of the steps");
+        Require(WeightDecay >= 0, "weight-decay", WeightDecay, "0 or more");
+        Require(MaxGradientNorm >= 0, "max-gradient-norm", MaxGradientNorm, "0 or more");
+        Require(CheckpointSteps >= 0, "checkpoint-steps", CheckpointSteps, "0 or more");
+        Require(EvaluationEpochs >= 0, "evaluation-epochs", EvaluationEpochs, "0 or more");
+    }
 
     /// <summary>The rate in use.</summary>
     [JsonIgnore]

@@ -22,10 +22,12 @@ internal sealed class FineTuneRun : IDisposable
     /// <param name="options">Settings.</param>
     /// <param name="device">Where to compute.</param>
     /// <param name="checkpointFolder">Where checkpoints go; null keeps none.</param>
+    /// <exception cref="UsageException">A number is out of range.</exception>
     /// <exception cref="AdapterConfigException">A setting is out of range, or targets name no layer: lists the model's own.</exception>
     /// <exception cref="Formats.ModelFormatException">A file of the model is damaged.</exception>
     public FineTuneRun(string model, ImageTask task, FineTuneOptions options, Device device, string? checkpointFolder = null)
     {
+        options.Check();
         (this.task, this.options) = (task, options);
         FineTuneMethod method = FineTuneMethod.Of(options.Method);
         if (options.LoraPlus is not null && method.Config is null)
@@ -51,15 +53,13 @@ internal sealed class FineTuneRun : IDisposable
             LoraPlus.Apply(Parameters, options.Rate, ratio, weightDecay: options.WeightDecay);
         }
         optimizer = new AdamW(Parameters) { WeightDecay = options.WeightDecay };
-        long steps = (long)options.Epochs * ((task.Train.Count + options.BatchSize - 1) / Math.Max(1, options.BatchSize));
+        long steps = (long)options.Epochs * ((task.Train.Count + options.BatchSize - 1) / options.BatchSize);
         trainer = new Trainer(optimizer, task.Train.Count, Loss, new TrainerOptions
         {
             Epochs = options.Epochs,
             BatchSize = options.BatchSize,
             LearningRate = options.Rate,
-            Schedule = new Schedule(options.Schedule, options.Warmup is >= 0 and <= 1
-                ? (long)Math.Round(options.Warmup * steps)
-                : throw new TrainingException($"FineTuneRun: warmup is {options.Warmup}, want a share of the steps, 0 .. 1")),
+            Schedule = new Schedule(options.Schedule, (long)Math.Round(options.Warmup * steps)),
             MaxGradientNorm = options.MaxGradientNorm,
             Seed = options.Seed,
             CheckpointFolder = checkpointFolder,

@@ -51,5 +51,8 @@ internal static class Output
     /// <summary>Writes a line of text.</summary>
     public static void Line(string text = "") => Console.Out.WriteLine(text);
 
+    /// <summary>Writes text that ends its lines itself.</summary>
+    public static void Text(string text) => Console.Out.Write(text);
+
     private static string Cell(JsonNode? value) => value is null ? "-" : value is JsonArray list ? string.Join(",", list) : value.ToString();
 }

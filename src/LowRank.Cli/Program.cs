@@ -22,14 +22,16 @@ public static class Program
         }
     }
 
+    /// <summary>Every command.</summary>
+    internal static RootCommand Root() => new("Low-rank adapters without Python: train, evaluate and inspect.")
+    {
+        TrainCommand.Create(), EvalCommand.Create(), InspectCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), MethodsCommand.Create(), OpsCommand.Create(),
+    };
+
     /// <summary>As <see cref="Main"/>, stopped by a token.</summary>
     internal static async Task<int> Run(string[] args, CancellationToken cancellation)
     {
-        var root = new RootCommand("Low-rank adapters without Python: train, evaluate and inspect.")
-        {
-            TrainCommand.Create(), EvalCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), OpsCommand.Create(),
-        };
-        ParseResult parsed = root.Parse(args);
+        ParseResult parsed = Root().Parse(args);
         if (parsed.Errors.Count > 0)
         {
             foreach (var error in parsed.Errors)

@@ -22,7 +22,7 @@ internal sealed class RunFolder : IProgress<TrainingProgress>, IDisposable
     /// <param name="output">The output folder.</param>
     /// <param name="settings">What decides the result.</param>
     /// <param name="resume">Go on with the run that is there.</param>
-    /// <exception cref="TrainingException">There is an unfinished run and it is not to be resumed, none to resume, or one with other settings: names them.</exception>
+    /// <exception cref="UsageException">There is an unfinished run and it is not to be resumed, none to resume, or one with other settings: names them.</exception>
     public static void Check(string output, RunSettings settings, bool resume)
     {
         string path = Of(output), file = Path.Combine(path, SettingsFile);
@@ -31,19 +31,19 @@ internal sealed class RunFolder : IProgress<TrainingProgress>, IDisposable
         {
             if (unfinished)
             {
-                throw new TrainingException($"train: {output} holds an unfinished run; add --resume to go on with it, or delete {path} to begin again");
+                throw new UsageException($"train: {output} holds an unfinished run; add --resume to go on with it, or delete {path} to begin again");
             }
             return;
         }
         if (!unfinished || !File.Exists(file))
         {
-            throw new TrainingException($"train: {output} holds no unfinished run to resume; leave out --resume to begin one");
+            throw new UsageException($"train: {output} holds no unfinished run to resume; leave out --resume to begin one");
         }
         JsonObject was = Parse(file), now = JsonSerializer.SerializeToNode(settings, RunJson.Default.RunSettings)!.AsObject();
         string[] differ = [.. Flat(now).Concat(Flat(was)).Select(p => p.Key).Distinct().Where(key => Value(was, key) != Value(now, key)).Select(key => $"{key} was {Value(was, key)} and is {Value(now, key)}")];
         if (differ.Length > 0)
         {
-            throw new TrainingException($"train: {output} holds a run with other settings: {string.Join("; ", differ)}; resume with those it was started with");
+            throw new UsageException($"train: {output} holds a run with other settings: {string.Join("; ", differ)}; resume with those it was started with");
         }
     }
 

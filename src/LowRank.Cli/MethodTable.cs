@@ -1,0 +1,54 @@
+using System.Text;
+using System.Text.Json.Nodes;
+using LowRank.Adapters;
+
+namespace LowRank.Cli;
+
+/// <summary>The status table: the catalogue's adapters, then what trains without one, then what moves parameters.</summary>
+internal static class MethodTable
+{
+    /// <summary>Every row.</summary>
+    public static IReadOnlyList<MethodFacts> Rows { get; } =
+    [
+        .. AdapterCatalog.Methods.SelectMany(m => m.Facts),
+        new("head only", MethodKind.Mode, "lora-core", ["training"], "golden"),
+        new("full fine-tuning", MethodKind.Mode, "lora-core", ["training"], "golden"),
+        new("AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("SGD", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),
+    ];
+
+    /// <summary>A row as JSON: name, kind, sheet, golden, gradient, cpu, emulated, cuda, merge, peft.</summary>
+    public static JsonObject Json(MethodFacts row) => new()
+    {
+        ["name"] = row.Name,
+        ["kind"] = KindName(row),
+        ["sheet"] = row.Sheet,
+        ["golden"] = new JsonArray([.. row.Golden.Select(folder => (JsonNode)folder)]),
+        ["gradient"] = row.Gradient,
+        ["cpu"] = row.Cpu,
+        ["emulated"] = row.Emulated,
+        ["cuda"] = row.Cuda,
+        ["merge"] = row.Merge,
+        ["peft"] = row.Peft,
+    };
+
+    /// <summary>The table as the README shows it, each line ended.</summary>
+    public static string Markdown()
+    {
+        StringBuilder text = new("| method | kind | sheet | golden cases | gradients held to | CPU | CUDA emulated | CUDA | merge | PEFT files |\n|---|---|---|---|---|---|---|---|---|---|\n");
+        foreach (MethodFacts row in Rows)
+        {
+            string merge = row.Merge switch { true => "yes", false => "no", null => "–" };
+            text.Append($"| {row.Name} | {KindName(row)} | {row.Sheet} | {string.Join(", ", row.Golden)} | {row.Gradient ?? "–"} | {row.Cpu} | {row.Emulated} | {row.Cuda} | {merge} | {row.Peft ?? "–"} |\n");
+        }
+        return text.ToString();
+    }
+
+    private static string KindName(MethodFacts row) => row.Kind switch
+    {
+        MethodKind.Adapter => "adapter",
+        MethodKind.Mode => "training mode",
+        _ => "optimiser",
+    };
+}
