@@ -39,8 +39,8 @@ public static class AdapterCatalog
             new("LoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
             new("rsLoRA", MethodKind.Adapter, "lora-core", ["peft"], "differences, golden") { Merge = true, Peft = "read, write" },
             new("DoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
-            new("PiSSA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "golden") { Merge = true, Peft = "read, write" },
-            new("OLoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "golden") { Merge = true, Peft = "read, write" },
+            new("PiSSA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "differences, golden") { Merge = true, Peft = "read, write" },
+            new("OLoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "differences, golden") { Merge = true, Peft = "read, write" },
         ]),
     ];
 
