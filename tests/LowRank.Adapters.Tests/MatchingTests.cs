@@ -7,8 +7,13 @@ namespace LowRank.Adapters.Tests;
 /// <summary>Which layers a config takes.</summary>
 public class MatchingTests
 {
-    [Fact]
-    public void Golden_peft_matching_table() => Golden.Run("peft", "matching_table", golden =>
+    /// <summary>What the names of these cases begin with.</summary>
+    internal const string Table = "matching_table";
+
+    public static TheoryData<string> Cases => Golden.Cases("peft", name => name.StartsWith(Table, StringComparison.Ordinal));
+
+    [Theory, MemberData(nameof(Cases))]
+    public void Golden_peft_matching(string name) => Golden.Run("peft", name, golden =>
     {
         JsonElement config = golden.Config;
         string[] names = [.. config.GetProperty("names").EnumerateArray().Select(e => e.GetString()!)];

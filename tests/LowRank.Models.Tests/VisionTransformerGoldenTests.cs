@@ -1,3 +1,4 @@
+using System.Text.Json;
 using LowRank.Testing;
 using Xunit;
 
@@ -6,15 +7,14 @@ namespace LowRank.Models.Tests;
 /// <summary>Tiny vision transformers of Hugging Face: outputs, hidden states, loss and the gradient of every weight.</summary>
 public class VisionTransformerGoldenTests
 {
-    private static readonly string[] Here = ["vit_1ch", "vit_3ch", "vit_model"];
-
     public static TheoryData<string> Cases => Golden.Cases("models");
 
     [Theory, MemberData(nameof(Cases))]
-    public void Golden_models(string name) => Golden.Run("models", name, Check, Here.Contains(name) ? null : $"architecture of {name} is not built yet");
+    public void Golden_models(string name) => Golden.Run("models", name, Check);
 
     private static void Check(GoldenCase c)
     {
+        SkipWhatIsNotBuilt(c);
         foreach (DType type in (ReadOnlySpan<DType>)[DType.F64, DType.F32])
         {
             using Device device = Devices.Open("cpu");
@@ -43,6 +43,15 @@ public class VisionTransformerGoldenTests
             Compare(c, type, "out", n => results.GetValueOrDefault(n)?.ToDoubles());
             Compare(c, type, "grad", n => model.Parameters.TryGetValue(n, out Parameter? p) ? (p.Gradient ?? throw new InvalidOperationException($"{n} has no gradient")).ToDoubles() : null);
             Assert.Equal(model.Parameters.Keys.Order(StringComparer.Ordinal), c.Names("grad.").Select(n => n["grad.".Length..]));
+        }
+    }
+
+    private static void SkipWhatIsNotBuilt(GoldenCase c)
+    {
+        string config = c.PathOf("config.json"), architecture = File.Exists(config) ? JsonElement.Parse(File.ReadAllText(config)).GetProperty("model_type").GetString()! : c.Name;
+        if (!PretrainedModel.ModelTypes.Contains(architecture))
+        {
+            Assert.Skip($"architecture {architecture} is not built yet");
         }
     }
 
