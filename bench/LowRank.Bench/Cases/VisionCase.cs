@@ -95,7 +95,7 @@ internal sealed class VisionCase : Case
             theirTrained.Add(own);
         }
         ours = new AdamW(trained) { LearningRate = LearningRate };
-        theirs = Torch.optim.AdamW(theirTrained, LearningRate);
+        theirs = Torch.optim.AdamW(theirTrained, LearningRate, weight_decay: ours.WeightDecay);
         Shape shape = [Batch, Sizes.Channels, Sizes.ImageSize, Sizes.ImageSize];
         float[] pixels = Draw("pixels", shape.Count);
         int[] wanted = [.. Enumerable.Range(0, Batch).Select(i => i % Classes)];

@@ -1,0 +1,70 @@
+using F = TorchSharp.torch.nn.functional;
+using Torch = TorchSharp.torch;
+
+namespace LowRank.Oracle.Tests;
+
+/// <summary>What torch computes for an op, operands in the op's order, absent ones null.</summary>
+internal static class OpOracle
+{
+    /// <summary>Ops that torch has no counterpart of, and why.</summary>
+    public static IReadOnlyDictionary<Type, string> Without { get; } = new Dictionary<Type, string>
+    {
+        [typeof(Dropout)] = "its mask comes from the engine's own random stream",
+    };
+
+    /// <summary>The counterparts by the op's type.</summary>
+    public static IReadOnlyDictionary<Type, Func<Op, Torch.Tensor?[], Torch.Tensor>> All { get; } = new Dictionary<Type, Func<Op, Torch.Tensor?[], Torch.Tensor>>
+    {
+        [typeof(Linear)] = (_, t) => F.linear(t[0]!, t[1]!, t.ElementAtOrDefault(2)),
+        [typeof(LoraLinear)] = (op, t) => Lora(((LoraLinear)op).Scale, t),
+        [typeof(AddMatMul)] = (op, t) => ((AddMatMul)op) is var o && o.Transpose ? t[0]! + (t[1]!.mm(t[2]!).t() * o.Scale) : t[0]! + (t[1]!.mm(t[2]!) * o.Scale),
+        [typeof(MatMul)] = (op, t) => ((MatMul)op) is var o ? Turn(t[0]!, o.TransposeA).mm(Turn(t[1]!, o.TransposeB)) * o.Scale : t[0]!,
+        [typeof(DoraScale)] = (op, t) => t[0]! / Torch.linalg.norm(t[1]! + (t[3]!.mm(t[2]!) * ((DoraScale)op).Scale), dims: [1]),
+        [typeof(LayerNorm)] = (op, t) => F.layer_norm(t[0]!, [t[0]!.shape[^1]], t.ElementAtOrDefault(1), t.ElementAtOrDefault(2), ((LayerNorm)op).Epsilon),
+        [typeof(Gelu)] = (_, t) => F.gelu(t[0]!),
+        [typeof(GeluTanh)] = (_, t) => t[0]! * 0.5 * (Torch.tanh((t[0]! + (t[0]!.pow(3) * 0.044715)) * Math.Sqrt(2 / Math.PI)) + 1),
+        [typeof(Tanh)] = (_, t) => t[0]!.tanh(),
+        [typeof(Relu)] = (_, t) => t[0]!.relu(),
+        [typeof(Sigmoid)] = (_, t) => t[0]!.sigmoid(),
+        [typeof(Add)] = (op, t) => t[0]! + (t[1]! * ((Add)op).Alpha),
+        [typeof(Mul)] = (_, t) => t[0]! * t[1]!,
+        [typeof(ScaleRows)] = (_, t) => t[0]! * t[1]!.unsqueeze(1),
+        [typeof(Gather)] = (_, t) => t[0]!.index_select(0, t[1]!.flatten()).view([.. t[1]!.shape, t[0]!.shape[1]]),
+        [typeof(Prepend)] = (_, t) => Torch.cat([t[1]!.expand(t[0]!.shape[0], 1, t[0]!.shape[2]), t[0]!], 1),
+        [typeof(Transpose)] = (_, t) => t[0]!.transpose(-1, -2),
+        [typeof(Unfold)] = (op, t) => Patches((Unfold)op, t[0]!),
+        [typeof(CrossEntropy)] = (op, t) => Loss((CrossEntropy)op, t[0]!, t[1]!),
+        [typeof(SquaredError)] = (op, t) => (F.mse_loss(t[0]!, t[1]!) * ((SquaredError)op).Scale).reshape(1),
+        [typeof(Attention)] = (op, t) => Attend((Attention)op, t[0]!, t[1]!, t[2]!, t.ElementAtOrDefault(3)),
+    };
+
+    private static Torch.Tensor Turn(Torch.Tensor x, bool turned) => turned ? x.t() : x;
+
+    private static Torch.Tensor Lora(double scale, Torch.Tensor?[] t)
+    {
+        (Torch.Tensor? bias, Torch.Tensor? c, Torch.Tensor x) = (t.ElementAtOrDefault(4), t.ElementAtOrDefault(5), t.ElementAtOrDefault(6) ?? t[0]!);
+        Torch.Tensor y = F.linear(t[0]!, t[1]!) + (F.linear(F.linear(x, t[2]!), t[3]!) * scale);
+        y = c is null ? y : y * c;
+        return bias is null ? y : y + bias;
+    }
+
+    private static Torch.Tensor Patches(Unfold op, Torch.Tensor x)
+    {
+        Torch.Tensor columns = F.unfold(x, (op.KernelHeight, op.KernelWidth), (op.Dilation, op.Dilation), (op.Padding, op.Padding), (op.Stride, op.Stride));
+        return columns.transpose(1, 2).reshape(-1, columns.shape[1]);
+    }
+
+    private static Torch.Tensor Loss(CrossEntropy op, Torch.Tensor logits, Torch.Tensor labels) =>
+        F.cross_entropy(logits, labels, ignore_index: op.Ignore, label_smoothing: op.Smoothing).reshape(1);
+
+    private static Torch.Tensor Attend(Attention op, Torch.Tensor q, Torch.Tensor k, Torch.Tensor v, Torch.Tensor? mask)
+    {
+        (long batch, long queries, long keys, long dim) = (q.shape[0], q.shape[1], k.shape[1], q.shape[2] / op.Heads);
+        long shared = op.KvHeads == 0 ? 1 : op.Heads / op.KvHeads;
+        Torch.Tensor Heads(Torch.Tensor x, long repeats) => x.view(batch, x.shape[1], -1, dim).transpose(1, 2).repeat_interleave(repeats, 1);
+        Torch.Tensor seen = Torch.ones(queries, keys, dtype: Torch.ScalarType.Bool);
+        seen = op.Causal ? seen.tril(keys - queries) : seen;
+        seen = mask is null ? seen : seen.logical_and(mask.to(Torch.ScalarType.Bool).view(batch, 1, 1, keys));
+        return F.scaled_dot_product_attention(Heads(q, 1), Heads(k, shared), Heads(v, shared), attn_mask: seen).transpose(1, 2).reshape(q.shape);
+    }
+}
