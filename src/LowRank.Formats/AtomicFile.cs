@@ -9,32 +9,33 @@ public static partial class AtomicFile
     public const string TemporaryEnding = ".tmp";
 
     /// <summary>Calls <paramref name="write"/> on a temporary file and puts it in the place of <paramref name="path"/>. A missing folder is not made.</summary>
-    /// <exception cref="IOException">The disk is full, the folder missing or not writable, or the file read-only; the message names path and reason, and what was there is unchanged.</exception>
+    /// <exception cref="IOException">The disk is full, the file too large for it, the folder missing or not writable, or the file read-only; the message names path and reason, and what was there is unchanged.</exception>
     public static void Write(string path, Action<Stream> write)
     {
-        string target = Resolve(path);
-        string folder = Path.GetDirectoryName(target)!;
-        string temporary = Path.Combine(folder, $".{Path.GetFileName(target)}.{Guid.NewGuid():N}{TemporaryEnding}");
+        string? temporary = null;
         try
         {
+            string target = Resolve(path), folder = Path.GetDirectoryName(target)!;
             Refuse(target);
+            temporary = Path.Combine(folder, $".{Path.GetFileName(target)}.{Guid.NewGuid():N}{TemporaryEnding}");
             using (var stream = new FileStream(temporary, FileMode.CreateNew, FileAccess.Write, FileShare.None, bufferSize: 1 << 16))
             {
                 write(stream);
                 stream.Flush(flushToDisk: true);
             }
             File.Move(temporary, target, overwrite: true);
+            FlushFolder(folder);
         }
         catch (Exception error)
         {
             Remove(temporary);
-            if (error is IOException or UnauthorizedAccessException)
+            // The last is how FileStream reports a file larger than the file system or the user's limit allows.
+            if (error is IOException or UnauthorizedAccessException or ArgumentOutOfRangeException { ParamName: "value", ActualValue: null })
             {
-                throw new IOException($"AtomicFile: cannot write {path}: {error.Message.TrimEnd('.')}. Nothing was changed; free space or choose a writable folder", error);
+                throw new IOException($"AtomicFile: cannot write {path}: {error.Message.Replace(" (Parameter 'value')", "", StringComparison.Ordinal).TrimEnd('.')}. Nothing was changed; free space or choose a writable folder", error);
             }
             throw;
         }
-        FlushFolder(folder);
     }
 
     /// <summary>Writes bytes.</summary>
@@ -65,11 +66,14 @@ public static partial class AtomicFile
         }
     }
 
-    private static void Remove(string temporary)
+    private static void Remove(string? temporary)
     {
         try
         {
-            File.Delete(temporary);
+            if (temporary is not null)
+            {
+                File.Delete(temporary);
+            }
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {

@@ -4,25 +4,20 @@ namespace LowRank.Formats;
 public sealed class SafeTensorsFile : TensorSource
 {
     private const int LengthBytes = 8;
-    private readonly MappedFile? map;
-    private readonly ReadOnlyMemory<byte> memory;
+    private readonly FileBytes file;
     private readonly SafeTensorsHeader header;
     private readonly long dataStart;
-    private readonly string name;
 
-    private SafeTensorsFile(string name, MappedFile? map, ReadOnlyMemory<byte> memory)
+    private SafeTensorsFile(FileBytes file)
     {
-        this.name = name;
-        this.map = map;
-        this.memory = memory;
-        long bytes = map?.Length ?? memory.Length;
-        int length = SafeTensorsHeader.Length(Span(0, (int)Math.Min(bytes, 64)), bytes, name);
+        this.file = file;
+        int length = SafeTensorsHeader.Length(file.Head(FileKind.HeadBytes), file.Length, file.Name);
         dataStart = LengthBytes + length;
-        header = SafeTensorsHeader.Parse(Span(LengthBytes, length), bytes - dataStart, name);
+        header = SafeTensorsHeader.Parse(file.Span(LengthBytes, length), file.Length - dataStart, file.Name);
     }
 
     /// <inheritdoc/>
-    public override string Name => name;
+    public override string Name => file.Name;
 
     /// <inheritdoc/>
     public override IReadOnlyList<SafeTensorsEntry> Entries => header.Entries;
@@ -33,23 +28,23 @@ public sealed class SafeTensorsFile : TensorSource
     /// <summary>Opens a file and checks its header against the format and its size; no data is read.</summary>
     /// <exception cref="ModelFormatException">The file is damaged, hostile or of another format; pickles and others are recognised by content and the message says how to convert them.</exception>
     /// <exception cref="IOException">The file cannot be read or does not exist.</exception>
-    public static SafeTensorsFile Open(string path)
+    public static new SafeTensorsFile Open(string path)
     {
-        MappedFile? map = MappedFile.Open(path);
+        FileBytes file = FileBytes.Open(path, nameof(SafeTensorsFile));
         try
         {
-            return new SafeTensorsFile(path, map, default);
+            return new SafeTensorsFile(file);
         }
         catch
         {
-            map?.Dispose();
+            file.Dispose();
             throw;
         }
     }
 
     /// <summary>Reads a file that is in memory already; <paramref name="name"/> stands in messages.</summary>
     /// <exception cref="ModelFormatException">As for <see cref="Open"/>.</exception>
-    public static SafeTensorsFile Read(ReadOnlyMemory<byte> bytes, string name = "memory") => new(name, null, bytes);
+    public static SafeTensorsFile Read(ReadOnlyMemory<byte> bytes, string name = "memory") => new(new FileBytes(bytes, name));
 
     /// <summary>Writes a file: to a temporary name in the same folder, flushed to disk, renamed. What was there before stays until then.</summary>
     /// <param name="path">The file.</param>
@@ -78,28 +73,19 @@ public sealed class SafeTensorsFile : TensorSource
     public override ReadOnlySpan<byte> Bytes(string name, long start, int count)
     {
         SafeTensorsEntry entry = this[name];
-        return start >= 0 && count >= 0 && start <= entry.Length - count
-            ? Span(dataStart + entry.Offset + start, count)
-            : throw new ArgumentOutOfRangeException(nameof(start), start, $"{count} bytes leave tensor '{name}' of {entry.Length}");
+        CheckRange(entry, start, count);
+        return file.Span(dataStart + entry.Offset + start, count);
     }
 
     /// <inheritdoc/>
-    protected override void Dispose(bool disposing) => map?.Dispose();
-
-    private ReadOnlySpan<byte> Span(long offset, int count) => map is not null ? map.Span(offset, count) : memory.Span.Slice((int)offset, count);
+    protected override void Dispose(bool disposing) => file.Dispose();
 
     private static void Write(Stream stream, byte[] header, TensorData[] tensors)
     {
         stream.Write(header);
-        var counted = new CountingStream(stream);
         foreach (TensorData tensor in tensors)
         {
-            counted.Bytes = 0;
-            tensor.Write(counted);
-            if (counted.Bytes != tensor.Length)
-            {
-                throw new InvalidOperationException($"SafeTensorsFile: tensor '{tensor.Name}' wrote {counted.Bytes} bytes, want {tensor.Length}");
-            }
+            tensor.Write(stream);
         }
     }
 
@@ -123,37 +109,5 @@ public sealed class SafeTensorsFile : TensorSource
         byte[] header = SafeTensorsHeader.Build(entries, metadata);
         return header.Length - LengthBytes <= SafeTensorsHeader.MostBytes ? (header, ordered)
             : throw new ArgumentException($"SafeTensorsFile: the header has {header.Length - LengthBytes} bytes, want at most {SafeTensorsHeader.MostBytes}: store fewer tensors or less metadata", nameof(tensors));
-    }
-
-    /// <summary>Counts what passes, so that a tensor that changed its size cannot shift those behind it.</summary>
-    private sealed class CountingStream(Stream inner) : Stream
-    {
-        public long Bytes { get; set; }
-
-        public override bool CanRead => false;
-
-        public override bool CanSeek => false;
-
-        public override bool CanWrite => true;
-
-        public override long Length => throw new NotSupportedException();
-
-        public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
-
-        public override void Write(byte[] buffer, int offset, int count) => Write(buffer.AsSpan(offset, count));
-
-        public override void Write(ReadOnlySpan<byte> buffer)
-        {
-            inner.Write(buffer);
-            Bytes += buffer.Length;
-        }
-
-        public override void Flush() => inner.Flush();
-
-        public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-        public override void SetLength(long value) => throw new NotSupportedException();
     }
 }

@@ -88,7 +88,16 @@ public sealed class TensorData
     }
 
     /// <summary>Writes the bytes.</summary>
-    internal void Write(Stream stream) => write(stream);
+    /// <exception cref="InvalidOperationException">There are more or fewer than the header of the file says by now.</exception>
+    internal void Write(Stream stream)
+    {
+        var counted = new CountingStream(stream);
+        write(counted);
+        if (counted.Bytes != Length)
+        {
+            throw new InvalidOperationException($"TensorData: {ModelFormatException.Quote(Name)} wrote {counted.Bytes} bytes, want {Length}: it changed its size while it was saved");
+        }
+    }
 
     private static TensorData Array<T>(string name, SafeTensorsType type, Shape shape, T[] values) where T : unmanaged =>
         new TensorData(name, type, [.. shape.Select(d => (long)d)], stream => WriteArray(stream, values)).Holding(values.LongLength * type.Bits() / 8, type.Bits());

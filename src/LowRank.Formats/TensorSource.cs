@@ -1,8 +1,11 @@
 namespace LowRank.Formats;
 
-/// <summary>Named tensors on disk: one safetensors file, or a folder of shards. Nothing of the data is read before it is asked for.</summary>
+/// <summary>Named tensors on disk: a safetensors file, shards with an index, NumPy arrays. Nothing of the data is read before it is asked for.</summary>
 public abstract class TensorSource : IDisposable
 {
+    /// <summary>The weights of a model folder, where they are one file.</summary>
+    public const string ModelFile = "model.safetensors";
+
     /// <summary>The file or folder, as messages name it.</summary>
     public abstract string Name { get; }
 
@@ -11,6 +14,27 @@ public abstract class TensorSource : IDisposable
 
     /// <summary>Strings stored beside the tensors; empty where there are none.</summary>
     public abstract IReadOnlyDictionary<string, string> Metadata { get; }
+
+    /// <summary>Opens the weights of a model folder (model.safetensors, or its index and shards), an index, a .npy or .npz file, or any safetensors file.</summary>
+    /// <exception cref="ModelFormatException">A file is damaged, hostile or of another format; the message names it and what to do.</exception>
+    /// <exception cref="IOException">A file is missing or cannot be read; where a folder has a pickle only, the message says how to convert it.</exception>
+    public static TensorSource Open(string path)
+    {
+        if (!Directory.Exists(path))
+        {
+            return Path.GetExtension(path) switch
+            {
+                ".json" => SafeTensorsIndex.Open(path),
+                ".npy" => NpyFile.Open(path),
+                ".npz" => NpzFile.Open(path),
+                _ => SafeTensorsFile.Open(path),
+            };
+        }
+        string file = Path.Combine(path, ModelFile), index = Path.Combine(path, SafeTensorsIndex.FileName);
+        return File.Exists(file) ? SafeTensorsFile.Open(file)
+            : File.Exists(index) ? SafeTensorsIndex.Open(index)
+            : throw NoWeights(path, file);
+    }
 
     /// <summary>The entry of a tensor.</summary>
     /// <exception cref="ModelFormatException">There is none of that name: the message names near ones.</exception>
@@ -28,12 +52,7 @@ public abstract class TensorSource : IDisposable
 
     /// <summary>The raw little-endian bytes of a tensor in row-major order, valid until this is disposed.</summary>
     /// <exception cref="ModelFormatException">No such tensor, or 2 GiB and more: read it by ranges.</exception>
-    public ReadOnlySpan<byte> Bytes(string name)
-    {
-        SafeTensorsEntry entry = this[name];
-        return entry.Length <= int.MaxValue ? Bytes(name, 0, (int)entry.Length)
-            : throw new ModelFormatException($"SafeTensorsFile: {Name}: tensor {ModelFormatException.Quote(name)} has {entry.Length} bytes, want at most {int.MaxValue} at once: read it by ranges") { File = Name, Key = name };
-    }
+    public ReadOnlySpan<byte> Bytes(string name) => Bytes(name, 0, AtOnce(this[name]));
 
     /// <summary>Values of a float tensor: F32, BF16, F16 and the 8-bit floats exactly, F64 rounded to nearest even.</summary>
     /// <exception cref="ModelFormatException">No such tensor, or no float type.</exception>
@@ -66,7 +85,7 @@ public abstract class TensorSource : IDisposable
         long[] wide = ReadInt64(name);
         int at = Array.FindIndex(wide, v => v != (int)v);
         return at < 0 ? Array.ConvertAll(wide, v => (int)v)
-            : throw new ModelFormatException($"SafeTensorsFile: {Name}: tensor {ModelFormatException.Quote(name)} holds {wide[at]} at [{at}], want values of 32 bits") { File = Name, Key = name };
+            : throw new ModelFormatException($"{GetType().Name}: {Name}: tensor {ModelFormatException.Quote(name)} holds {wide[at]} at [{at}], want values of 32 bits") { File = Name, Key = name };
     }
 
     /// <summary>A tensor of the engine with the same type and bits, made in <paramref name="scope"/>; BOOL becomes U8, the 8-bit floats F32.</summary>
@@ -101,6 +120,18 @@ public abstract class TensorSource : IDisposable
     /// <summary>Closes the files.</summary>
     protected abstract void Dispose(bool disposing);
 
+    /// <summary>The size of a tensor, where one array or span can hold it.</summary>
+    private protected int AtOnce(SafeTensorsEntry entry) => entry.Length <= Array.MaxLength ? (int)entry.Length
+        : throw new ModelFormatException($"{GetType().Name}: {Name}: tensor {ModelFormatException.Quote(entry.Name)} has {entry.Length} bytes, want at most {Array.MaxLength} at once: read it by ranges") { File = Name, Key = entry.Name };
+
+    private protected static void CheckRange(SafeTensorsEntry entry, long start, int count)
+    {
+        if (start < 0 || count < 0 || start > entry.Length - count)
+        {
+            throw new ArgumentOutOfRangeException(nameof(start), start, $"{count} bytes leave tensor {ModelFormatException.Quote(entry.Name)} of {entry.Length}");
+        }
+    }
+
     private delegate bool Reader<T>(SafeTensorsType type, ReadOnlySpan<byte> bytes, Span<T> values);
 
     // By ranges, because a span ends at 2 GiB and a tensor need not.
@@ -128,16 +159,23 @@ public abstract class TensorSource : IDisposable
     {
         SafeTensorsEntry entry = this[name];
         return entry.Count <= Array.MaxLength ? new T[entry.Count]
-            : throw new ModelFormatException($"SafeTensorsFile: {Name}: tensor {ModelFormatException.Quote(name)} is {entry}, want at most {Array.MaxLength} elements in one array: read its bytes by ranges") { File = Name, Key = name };
+            : throw new ModelFormatException($"{GetType().Name}: {Name}: tensor {ModelFormatException.Quote(name)} is {entry}, want at most {Array.MaxLength} elements in one array: read its bytes by ranges") { File = Name, Key = name };
+    }
+
+    private static FileNotFoundException NoWeights(string folder, string file)
+    {
+        string? pickle = Directory.EnumerateFiles(folder).Where(f => Path.GetExtension(f) is ".bin" or ".pt" or ".pth" or ".ckpt").Order(StringComparer.Ordinal).FirstOrDefault();
+        string rest = pickle is null ? "want a folder with one of them" : $"only {Path.GetFileName(pickle)}: {FileKind.FromTorch}";
+        return new FileNotFoundException($"TensorSource: {folder} has no {ModelFile} and no {SafeTensorsIndex.FileName}, {rest}", file);
     }
 
     private ModelFormatException Unreadable(string name, string want) =>
-        new($"SafeTensorsFile: {Name}: tensor {ModelFormatException.Quote(name)} is {this[name]}, want {want}") { File = Name, Key = name };
+        new($"{GetType().Name}: {Name}: tensor {ModelFormatException.Quote(name)} is {this[name]}, want {want}") { File = Name, Key = name };
 
-    private ModelFormatException Missing(string name)
+    private protected ModelFormatException Missing(string name)
     {
         string last = name[(name.LastIndexOf('.') + 1)..];
-        string[] near = [.. Entries.Where(e => e.Name.EndsWith(last, StringComparison.Ordinal)).Concat(Entries).Take(3).Select(e => ModelFormatException.Quote(e.Name))];
-        return new($"SafeTensorsFile: {Name} has no tensor {ModelFormatException.Quote(name)}; it holds {Entries.Count}{(near.Length > 0 ? ", such as " + string.Join(", ", near) : "")}") { File = Name, Key = name };
+        string[] near = [.. Entries.Where(e => e.Name.EndsWith(last, StringComparison.Ordinal)).Union(Entries).Take(3).Select(e => ModelFormatException.Quote(e.Name))];
+        return new($"{GetType().Name}: {Name} has no tensor {ModelFormatException.Quote(name)}; it holds {Entries.Count}{(near.Length > 0 ? ", such as " + string.Join(", ", near) : "")}") { File = Name, Key = name };
     }
 }

@@ -8,7 +8,7 @@ namespace LowRank.Models;
 public abstract class PretrainedModel : Model
 {
     /// <summary>Name of the weight file.</summary>
-    public const string WeightFile = "model.safetensors";
+    public const string WeightFile = TensorSource.ModelFile;
 
     private static readonly SortedDictionary<string, Func<string, Device, LoadOptions, PretrainedModel>> Architectures = new(StringComparer.Ordinal)
     {
@@ -52,23 +52,25 @@ public abstract class PretrainedModel : Model
     /// <exception cref="ShapeException">The input has another shape than the config says.</exception>
     public abstract Tensor Forward(Tensor input);
 
-    /// <summary>Writes config.json and model.safetensors, each whole or not at all, with the names that the loader reads; other files in the folder stay.</summary>
+    /// <summary>Writes config.json and model.safetensors (or shards and their index), each whole or not at all, with the names that the loader reads; other files in the folder stay.</summary>
     /// <param name="folder">Made where it is missing.</param>
     /// <param name="type">Type of the weights on disk; null keeps each weight's own.</param>
+    /// <param name="shardBytes">The most bytes of weights in one file.</param>
     /// <exception cref="IOException">A file cannot be written.</exception>
-    public void Save(string folder, DType? type = null)
+    public void Save(string folder, DType? type = null, long shardBytes = SafeTensorsIndex.DefaultShardBytes)
     {
         Directory.CreateDirectory(folder);
         using Scope scope = Device.NewStore();
-        SafeTensorsFile.Save(
-            Path.Combine(folder, WeightFile),
+        SafeTensorsIndex.Save(
+            folder,
             Parameters.Values.Select(p => TensorData.Of(p.Name, type is { } t && t != p.Value.DType ? Converted(p.Value, t, scope) : p.Value)),
-            new Dictionary<string, string> { ["format"] = "pt" });      // transformers refuses files that do not say so
+            new Dictionary<string, string> { ["format"] = "pt" },       // transformers refuses files that do not say so
+            shardBytes);
         AtomicFile.WriteText(Path.Combine(folder, ConfigFile.Name), ConfigText(type ?? DType.ForParameters()));
     }
 
-    /// <summary>The weights of a folder.</summary>
-    private protected static TensorSource OpenWeights(string folder) => SafeTensorsFile.Open(Path.Combine(folder, WeightFile));
+    /// <summary>The weights of a folder: one file, or shards with their index.</summary>
+    private protected static TensorSource OpenWeights(string folder) => TensorSource.Open(folder);
 
     /// <summary>Weights that a merge overwrites are read again from the folder; those of <paramref name="renewed"/> did not come from there.</summary>
     private protected void ReadAgainFrom(string folder, IReadOnlySet<string> renewed) => Original = (parameter, scope) =>
