@@ -120,5 +120,5 @@ public static class AdapterCatalog
     }
 
     private static ModelFormatException Bad(string name, string? key, string found, Exception? inner = null) =>
-        new($"AdapterCatalog: {name}: {(key is null ? "" : $"{ModelFormatException.Quote(key)} is ")}{found}", inner) { File = name, Key = key };
+        new($"AdapterCatalog: {name}: {(key is null ? "" : $"{ModelFormatException.Quote(key)} is ")}{ModelFormatException.Shorten(found)}", inner) { File = name, Key = key };
 }

@@ -81,6 +81,8 @@ internal sealed class FloatConverter : JsonConverter<double>
 /// <summary>Patterns and their numbers, whole ones without a point.</summary>
 internal sealed class NumberMapConverter : JsonConverter<IReadOnlyDictionary<string, double>>
 {
+    public override bool HandleNull => true;       // refused as anything else that is no object
+
     public override IReadOnlyDictionary<string, double> Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options)
     {
         if (reader.TokenType != JsonTokenType.StartObject)

@@ -14,4 +14,7 @@ public sealed class ModelFormatException(string message, Exception? inner = null
 
     /// <summary>A name from a file, short enough for a message: hostile files have names of megabytes.</summary>
     public static string Quote(string name) => name.Length <= 120 ? $"'{name}'" : $"'{name.AsSpan(0, 100)}...' ({name.Length} characters)";
+
+    /// <summary>A text that quotes a file, short enough for a message: its begin, which says what is wrong, and its end, which says what is wanted.</summary>
+    public static string Shorten(string text) => text.Length <= 600 ? text : $"{text.AsSpan(0, 300)} ... {text.AsSpan(text.Length - 200)}";
 }

@@ -199,10 +199,12 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
 
 internal sealed class LoraInitConverter : JsonConverter<LoraInit>
 {
+    public override bool HandleNull => true;
+
     public override LoraInit Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) => reader.TokenType switch
     {
         JsonTokenType.True => LoraInit.Default,
-        JsonTokenType.False => LoraInit.None,
+        JsonTokenType.False or JsonTokenType.Null => LoraInit.None,      // PEFT asks only whether it is true
         JsonTokenType.String when reader.GetString() is not ("true" or "false") => LoraInit.Of(reader.GetString()!),
         _ => throw new JsonException("want true, false or the name of an init"),
     };
