@@ -30,5 +30,7 @@ template <class F> void parallel_range(int64_t count, int64_t cost, F&& f) {
 // Scratch of the calling thread that grows and stays: at most `Slots` buffers at a time. Null when there is no memory.
 float* scratch(int slot, int64_t floats);
 constexpr int Slots = 12;
+// Gives back the calling thread's buffers of more than 64 MiB: calls that need them work long enough to ask again.
+void trim_scratch();
 
 } // namespace lr
