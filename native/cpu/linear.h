@@ -38,7 +38,8 @@ constexpr int64_t TileSize = Rows * Wide;
 // left(i, s, steps) gives steps [s, s+steps) of panel i, right(j, s, steps) those of strip j, k and s in units; finish(place, sums[12][32]) writes a
 // tile. Passing: which operand passes by, asked for once a block, so that it may be made on the spot.
 enum class Passing { Strips, Panels };
-template <class Dot, class LeftOf, class RightOf, class Finish>
+// Few: rows of a tile that are worked on, where C has but one panel with no more rows.
+template <class Dot, int Few = Rows, class LeftOf, class RightOf, class Finish>
 void multiply(int64_t m, int64_t n, int64_t k, const Tail& tail, Passing passing, LeftOf&& left, RightOf&& right, Finish&& finish) {
     const int64_t panels = ceil_div(m, Rows), strips = ceil_div(n, Wide);
     if (panels == 0 || strips == 0) return;
@@ -55,9 +56,9 @@ void multiply(int64_t m, int64_t n, int64_t k, const Tail& tail, Passing passing
             const int64_t steps = least(k - s, Block);
             const auto tile_of = [&](int64_t i, int64_t j, int64_t order, const auto& panel, const float* strip) LR_LAMBDA {
                 float* c = sums + order * held;
-                tile<Dot, Rows, Wide>(steps, panel, strip, Wide, c, s > 0);
+                tile<Dot, Few, Wide>(steps, panel, strip, Wide, c, s > 0);
                 if (s + steps < k) return;
-                if (tail.steps) tile<Dot, Rows, Wide>(tail.steps, Panel<Rows>{tail.panels + i * tail.panel_pitch}, tail.strips + j * tail.strip_pitch, Wide, c, true);
+                if (tail.steps) tile<Dot, Few, Wide>(tail.steps, Panel<Rows>{tail.panels + i * tail.panel_pitch}, tail.strips + j * tail.strip_pitch, Wide, c, true);
                 finish(Place{i * Rows, j * Wide, static_cast<int>(least(m - i * Rows, Rows)), static_cast<int>(least(n - j * Wide, Wide))}, c);
             };
             for (int64_t b = b0; b < b1; ++b) {
@@ -123,6 +124,10 @@ template <class Dot> struct WeightStrips {
 // Memory of one kernel call: buffers of the calling thread in slots 0 .. 7
 class Workspace {
   public:
+    Workspace() = default;
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    ~Workspace() { lr::trim_scratch(); }
     float* take(int64_t units) {
         float* p = lr::scratch(slot++, units + 16);
         if (!p) full = false;
