@@ -23,7 +23,7 @@ internal static class Inspection
             {
                 throw new FileNotFoundException($"inspect: {path} is neither a file nor a folder", path);
             }
-            using TensorSource file = SafeTensorsFile.Open(path);
+            using TensorSource file = TensorSource.Open(path);
             found["kind"] = "tensors";
             return Tensors(found, file);
         }
@@ -35,12 +35,10 @@ internal static class Inspection
         {
             return OfModel(found, path);
         }
-        using TensorSource source = Open(path);
+        using TensorSource source = TensorSource.Open(path);
         found["kind"] = "tensors";
         return Tensors(found, source);
     }
-
-    private static SafeTensorsFile Open(string folder) => SafeTensorsFile.Open(Path.Combine(folder, PretrainedModel.WeightFile));
 
     private static JsonObject OfAdapter(JsonObject found, string path)
     {
@@ -94,7 +92,7 @@ internal static class Inspection
         found["architecture"] = type;
         found["classes"] = config["id2label"] is JsonObject labels ? labels.Count : null;
         JsonArray? resident = type is not null && PretrainedModel.ModelTypes.Contains(type) ? Resident(path) : null;
-        using TensorSource source = Open(path);
+        using TensorSource source = TensorSource.Open(path);
         return Tensors(found, source, resident);
     }
 

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using LowRank.Adapters;
+using LowRank.Formats;
 using LowRank.Models;
 using LowRank.Testing;
 using Xunit;
@@ -71,6 +72,22 @@ public sealed class ListTests : IDisposable
         Directory.CreateDirectory(Path.Combine(folder, "broken"));
         File.WriteAllText(Path.Combine(folder, "broken", "config.json"), "{\"model_type\": ");
         Cli.Fails(ExitCode.Usage, ["config.json"], "inspect", Path.Combine(folder, "broken"));
+    }
+
+    [Fact]
+    public void Inspect_shows_shards_as_one()
+    {
+        using (SafeTensorsFile whole = SafeTensorsFile.Open(Golden.Find("lora-core/lora_generic_17x24.safetensors")!))
+        {
+            using Device device = Device.Cpu();
+            using Scope scope = device.BeginScope();
+            SafeTensorsIndex.Save(folder, [.. whole.Entries.Select(e => TensorData.Of(e.Name, whole.Load(e.Name, scope)))], shardBytes: 2000);
+            Assert.True(Directory.GetFiles(folder, "*.safetensors").Length > 1);
+            JsonNode found = Cli.Done("inspect", folder, "--json").Json;
+            Assert.Equal("tensors", found["kind"]!.GetValue<string>());
+            Assert.Equal(whole.Entries.Sum(e => e.Length), found["bytes"]!.GetValue<long>());
+            Assert.Equal(whole.Entries.Count, ((JsonArray)found["tensors"]!).Count);
+        }
     }
 
     [Fact]
