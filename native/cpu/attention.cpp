@@ -1,7 +1,11 @@
 // Attention, forward and backward, in tiles of Block queries x Span keys: no matrix of queries x keys is ever in memory. Floor: 4 queries keys dim
 // FLOPs a head forward, 10 backward (half of it where causal); q, k, v and y touched once. A chunk owns one (batch, key head), forward also a
 // stretch of queries. Keys and values are packed once a chunk: transposed strips where the contraction runs over channels, padded rows where it
-// runs over keys. The five products share one micro-kernel that differs only in how it walks its left operand.
+// runs over keys.
+// Reached (Zen 4, AVX-512, one thread, share of the FMA ceiling, forward and backward): 8x12 heads x197x64 68 % and 77 %, causal
+// 16 heads x512x64 67 % and 73 %, 128x4 heads x17x32 25 % and 31 %, where packing and padding of so few tokens weigh as much as the products;
+// one query row at a time gave 28 and 29 %, 17 and 19 %, 10 and 9 %.
+// The five products share one micro-kernel that differs only in how it walks its left operand.
 #include "kernels.h"
 #include "math.h"
 #include "pool.h"

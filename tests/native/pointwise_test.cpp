@@ -1,0 +1,205 @@
+// Elementwise kernels, dropout, conversions, LayerNorm, optimisers.
+#include "check.h"
+
+namespace test {
+
+namespace {
+
+constexpr int32_t Floats[] = {LR_F32, LR_BF16, LR_F16};
+
+double phi(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
+double logistic(double x) { return 1 / (1 + exp(-x)); }
+double tanh_gelu(double x) { return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
+double tanh_gelu_slope(double x) {
+    const double t = tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+}
+
+void unary(const Kernel<UnaryArgs>& forward, const Kernel<UnaryGradArgs>& backward, double (*f)(double), double (*slope)(double)) {
+    for (int32_t type : Floats)
+        for (int64_t n : {1, 15, 33, 40007}) {
+            const Buffer x = random_buffer(type, n, 2), dy = random_buffer(type, n);
+            Buffer y(type, n), dx = random_buffer(type, n);
+            run(forward, std::to_string(n), type, {&x}, {{&y, [&](int64_t i) { return f(x[i]); }}}, [&](int32_t t) { return UnaryArgs{x.data, y.data, n, t}; });
+            for (uint32_t add : {0u, 1u})
+                run(backward, std::to_string(n), type, {&x, &dy}, {{&dx, [&](int64_t i) { return add * dx[i] + dy[i] * slope(x[i]); }}},
+                    [&](int32_t t) { return UnaryGradArgs{x.data, dy.data, dx.data, n, t, add}; });
+        }
+}
+
+void binary() {
+    const double alpha = -0.5;
+    for (int32_t type : Floats)
+        for (int32_t z_type : {type, int32_t(LR_F32)})
+            for (auto size : {std::pair<int64_t, int64_t>{1, 1}, {35, 35}, {7 * 19, 19}, {70 * 33, 33}, {40 * 1100, 1100}}) {
+                const int64_t n = size.first, period = size.second;
+                const std::string label = std::to_string(n) + "/" + std::to_string(period);
+                const Buffer x = random_buffer(type, n), z = random_buffer(z_type, period), dy = random_buffer(type, n);
+                Buffer y(type, n), dx = random_buffer(type, n), dz = random_buffer(z_type, period);
+                auto args = [&](int32_t t) { return BinaryArgs{x.data, z.data, y.data, n, period, alpha, t, z_type == type ? t : z_type}; };
+                run(KERNEL(add_forward, BinaryArgs), label, type, {&x, &z}, {{&y, [&](int64_t i) { return x[i] + alpha * z[i % period]; }}}, args);
+                run(KERNEL(mul_forward, BinaryArgs), label, type, {&x, &z}, {{&y, [&](int64_t i) { return x[i] * z[i % period]; }}}, args);
+                for (uint32_t add : {0u, 3u}) {
+                    auto grads = [&](int32_t t) { return BinaryGradArgs{x.data, z.data, dy.data, dx.data, dz.data, n, period, alpha, t, z_type == type ? t : z_type, add}; };
+                    auto over = [&](int64_t j, bool with_x) {
+                        double total = 0;
+                        for (int64_t i = j; i < n; i += period) total += dy[i] * (with_x ? x[i] : alpha);
+                        return total + (add ? dz[j] : 0);
+                    };
+                    run(KERNEL(add_backward, BinaryGradArgs), label, type, {&x, &z, &dy},
+                        {{&dx, [&](int64_t i) { return (add ? dx[i] : 0) + dy[i]; }}, {&dz, [&](int64_t j) { return over(j, false); }}}, grads);
+                    run(KERNEL(mul_backward, BinaryGradArgs), label, type, {&x, &z, &dy},
+                        {{&dx, [&](int64_t i) { return (add ? dx[i] : 0) + dy[i] * z[i % period]; }}, {&dz, [&](int64_t j) { return over(j, true); }}}, grads);
+                }
+            }
+}
+
+void scale_rows() {
+    for (int32_t type : Floats)
+        for (auto [rows, cols] : {std::pair<int32_t, int32_t>{1, 1}, {7, 18}, {3, 2050}}) {
+            const int64_t n = int64_t(rows) * cols;
+            const Buffer x = random_buffer(type, n), dy = random_buffer(type, n), c = random_buffer(LR_F32, rows);
+            Buffer y(type, n), dx = random_buffer(type, n), dc = random_buffer(LR_F32, rows);
+            run(KERNEL(scale_rows_forward, ScaleRowsArgs), "", type, {&x, &c}, {{&y, [&, w = cols](int64_t i) { return c[i / w] * x[i]; }}},
+                [&, r = rows, w = cols](int32_t t) { return ScaleRowsArgs{x.data, c.data, y.data, r, w, t}; });
+            auto dot = [&, w = cols](int64_t r) {
+                double total = dc[r];
+                for (int64_t i = r * w; i < (r + 1) * w; ++i) total += dy[i] * x[i];
+                return total;
+            };
+            run(KERNEL(scale_rows_backward, ScaleRowsGradArgs), "", type, {&x, &c, &dy}, {{&dx, [&, w = cols](int64_t i) { return dx[i] + c[i / w] * dy[i]; }}, {&dc, dot}},
+                [&, r = rows, w = cols](int32_t t) { return ScaleRowsGradArgs{x.data, c.data, dy.data, dx.data, dc.data, r, w, t, 3}; });
+        }
+}
+
+// The generator as its authors state it, one counter at a time
+double philox(uint64_t seed, uint64_t stream, int64_t index) {
+    uint32_t c[4] = {uint32_t(index / 4), uint32_t(uint64_t(index / 4) >> 32), uint32_t(stream), uint32_t(stream >> 32)}, k[2] = {uint32_t(seed), uint32_t(seed >> 32)};
+    for (int round = 0; round < 10; ++round, k[0] += 0x9E3779B9u, k[1] += 0xBB67AE85u) {
+        const uint64_t a = uint64_t(c[0]) * 0xD2511F53u, b = uint64_t(c[2]) * 0xCD9E8D57u;
+        const uint32_t next[4] = {uint32_t(b >> 32) ^ c[1] ^ k[0], uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ k[1], uint32_t(a)};
+        memcpy(c, next, sizeof c);
+    }
+    return double(c[index % 4] >> 8) * 0x1p-24;
+}
+
+void draws_and_copies() {
+    for (int32_t type : Floats)
+        for (int64_t n : {1, 3, 31, 32, 20011}) {
+            const Buffer x = random_buffer(type, n);
+            Buffer y = random_buffer(type, n), filled(type, n);
+            const uint64_t seed = 0x123456789ABCDEFu, stream = 0xFEDCBA987u;
+            const float p = 0.3f;
+            for (uint32_t add : {0u, 1u})
+                run(KERNEL(dropout, DropoutArgs), std::to_string(n), type, {&x},
+                    {{&y, [&](int64_t i) { return (add ? y[i] : 0) + (philox(seed, stream, i) >= double(p) ? x[i] / (1 - double(p)) : 0); }}},
+                    [&](int32_t t) { return DropoutArgs{x.data, y.data, n, seed, stream, double(p), t, add}; });
+            run(KERNEL(fill, FillArgs), std::to_string(n), type, {}, {{&filled, [](int64_t) { return -1.75; }}}, [&](int32_t t) { return FillArgs{filled.data, n, -1.75, t}; });
+            for (int32_t to : Floats) {
+                Buffer z(to, n), want(to, n);
+                for (int64_t i = 0; i < n; ++i) want.put(i, x[i]);
+                run(KERNEL(convert, ConvertArgs), std::to_string(n), to, {&x}, {{&z, [&](int64_t i) { return want[i]; }, 0}}, // bit for bit
+                    [&](int32_t t) { return ConvertArgs{x.data, z.data, n, type, t}; });
+            }
+        }
+    const double edges[] = {0, -0.0, 65504, 65519.99, 65520, -70000, 1e30, 6e-8, 2.9e-8, 3.1e-8, -6.1e-5, 6.09e-5, 1 + 0x1p-11, 1 + 3 * 0x1p-11, 1 + 0x1p-8, 1 + 3 * 0x1p-8, INFINITY, -INFINITY, NAN, 3.4e38};
+    Buffer x(LR_F32, std::size(edges));
+    for (size_t i = 0; i < std::size(edges); ++i) x.put(int64_t(i), edges[i]);
+    for (int32_t to : {int32_t(LR_BF16), int32_t(LR_F16)}) {
+        Buffer y(to, x.count), want(to, x.count);
+        for (int64_t i = 0; i < x.count; ++i) want.put(i, x[i]);
+        run(KERNEL(convert, ConvertArgs), "edges", to, {&x}, {{&y, [&](int64_t i) { return want[i]; }, 0}}, [&](int32_t t) { return ConvertArgs{x.data, y.data, x.count, LR_F32, t}; });
+    }
+}
+
+void layer_norm() {
+    for (int32_t type : Floats)
+        for (auto [rows, cols] : {std::pair<int32_t, int32_t>{1, 1}, {5, 33}, {70, 128}, {3, 16}, {9, 300}}) {
+            const int64_t n = int64_t(rows) * cols, k = cols;
+            const double eps = 1e-5;
+            const Buffer x = random_buffer(type, n), w = random_buffer(LR_F32, k), b = random_buffer(LR_F32, k), dy = random_buffer(type, n);
+            Buffer y(type, n), stats(LR_F32, 2 * rows), dx = random_buffer(type, n), dw = random_buffer(LR_F32, k), db = random_buffer(LR_F32, k);
+            std::vector<double> mean, rstd;
+            for (int64_t r = 0; r < rows; ++r) {
+                double m = 0, v = 0;
+                for (int64_t c = 0; c < k; ++c) m += x[r * k + c] / double(k);
+                for (int64_t c = 0; c < k; ++c) v += (x[r * k + c] - m) * (x[r * k + c] - m) / double(k);
+                mean.push_back(m), rstd.push_back(1 / sqrt(v + eps));
+            }
+            auto hat = [&](int64_t i) { return (x[i] - mean[size_t(i / k)]) * rstd[size_t(i / k)]; };
+            run(KERNEL(layer_norm_forward, LayerNormArgs), "", type, {&x, &w, &b},
+                {{&y, [&](int64_t i) { return hat(i) * w[i % k] + b[i % k]; }}, {&stats, [&](int64_t i) { return (i & 1 ? rstd : mean)[size_t(i / 2)]; }}},
+                [&, r = rows](int32_t t) { return LayerNormArgs{x.data, w.data, b.data, y.data, stats.data, r, int32_t(k), eps, t}; });
+            Buffer saved(LR_F32, 2 * rows);
+            for (int64_t r = 0; r < rows; ++r) saved.put(2 * r, mean[size_t(r)]), saved.put(2 * r + 1, rstd[size_t(r)]);
+            auto want = [&](int64_t i) {
+                double g1 = 0, g2 = 0;
+                for (int64_t j = i / k * k; j < i / k * k + k; ++j) g1 += dy[j] * w[j % k] / double(k), g2 += dy[j] * w[j % k] * hat(j) / double(k);
+                return dx[i] + rstd[size_t(i / k)] * (dy[i] * w[i % k] - g1 - hat(i) * g2);
+            };
+            auto column = [&, r = rows](int64_t c, bool with_hat) {
+                double total = 0;
+                for (int64_t i = c; i < r * k; i += k) total += dy[i] * (with_hat ? hat(i) : 1);
+                return total;
+            };
+            run(KERNEL(layer_norm_backward, LayerNormGradArgs), "", type, {&x, &w, &saved, &dy},
+                {{&dx, want, 4}, {&dw, [&](int64_t c) { return dw[c] + column(c, true); }, 4}, {&db, [&](int64_t c) { return column(c, false); }}},
+                [&, r = rows](int32_t t) { return LayerNormGradArgs{x.data, w.data, saved.data, dy.data, dx.data, dw.data, db.data, r, int32_t(k), t, 3}; });
+        }
+}
+
+void optimizers() {
+    const int64_t n = 40100;
+    const Segment segments[] = {{3, 20001, 1, 0.1}, {20010, 17, 0.5, 0}, {20100, 20000, 2, 0.01}};
+    auto segment = [&](int64_t i) -> const Segment* {
+        for (auto& s : segments)
+            if (s.start <= i && i < s.start + s.count) return &s;
+        return nullptr;
+    };
+    Buffer p = random_buffer(LR_F32, n), m = random_buffer(LR_F32, n, 0.1), v(LR_F32, n), norm(LR_F64, 1);
+    const Buffer g = random_buffer(LR_F32, n);
+    for (int64_t i = 0; i < n; ++i) v.put(i, uniform() * uniform() + 1);
+    double squares = 0;
+    for (int64_t i = 0; i < n; ++i) squares += segment(i) ? g[i] * g[i] : 0;
+    run(KERNEL(square_sum, SquareSumArgs), "", LR_F32, {&g}, {{&norm, [&](int64_t) { return squares; }}},
+        [&](int32_t t) { return SquareSumArgs{g.data, segments, norm.data, 3, t}; });
+    Buffer saved(LR_F64, 1);
+    saved.put(0, squares);
+    const double lr = 1e-2, b1 = 0.9, b2 = 0.99, eps = 1e-8, limit = 100, clip = limit / (sqrt(squares) + 1e-6);
+    for (int32_t coupled : {0, 1}) {
+        auto grad = [&](int64_t i) { return g[i] * clip + (coupled ? segment(i)->weight_decay * p[i] : 0); };
+        auto m1 = [&](int64_t i) { return segment(i) ? b1 * m[i] + (1 - b1) * grad(i) : m[i]; };
+        auto v1 = [&](int64_t i) { return segment(i) ? b2 * v[i] + (1 - b2) * grad(i) * grad(i) : v[i]; };
+        auto p1 = [&](int64_t i) {
+            if (!segment(i)) return p[i];
+            const double rate = lr * segment(i)->lr_scale;
+            return (coupled ? p[i] : p[i] * (1 - rate * segment(i)->weight_decay)) - rate / (1 - pow(b1, 7)) * m1(i) / (sqrt(v1(i) / (1 - pow(b2, 7))) + eps);
+        };
+        run(KERNEL(adamw, AdamWArgs), coupled ? "coupled" : "decoupled", LR_F32, {&g, &saved}, {{&p, p1}, {&m, m1}, {&v, v1}},
+            [&](int32_t t) { return AdamWArgs{p.data, g.data, m.data, v.data, segments, saved.data, lr, b1, b2, eps, limit, 7, 3, coupled, t}; });
+    }
+    for (int32_t nesterov : {0, 1}) {
+        auto grad = [&](int64_t i) { return g[i] + segment(i)->weight_decay * p[i]; };
+        auto buffer = [&](int64_t i) { return segment(i) ? 0.9 * m[i] + 0.8 * grad(i) : m[i]; };
+        auto p1 = [&](int64_t i) { return segment(i) ? p[i] - lr * segment(i)->lr_scale * (nesterov ? grad(i) + 0.9 * buffer(i) : buffer(i)) : p[i]; };
+        run(KERNEL(sgd, SgdArgs), "", LR_F32, {&g}, {{&p, p1}, {&m, buffer}},
+            [&](int32_t t) { return SgdArgs{p.data, g.data, m.data, segments, nullptr, lr, 0.9, 0.2, 0, 2, 3, nesterov, t}; });
+    }
+}
+
+} // namespace
+
+void pointwise() {
+    unary(KERNEL(gelu_forward, UnaryArgs), KERNEL(gelu_backward, UnaryGradArgs), [](double x) { return x * phi(x); }, [](double x) { return phi(x) + x * exp(-x * x / 2) / sqrt(2 * M_PI); });
+    unary(KERNEL(gelu_tanh_forward, UnaryArgs), KERNEL(gelu_tanh_backward, UnaryGradArgs), tanh_gelu, tanh_gelu_slope);
+    unary(KERNEL(tanh_forward, UnaryArgs), KERNEL(tanh_backward, UnaryGradArgs), tanh, [](double x) { return 1 - tanh(x) * tanh(x); });
+    unary(KERNEL(relu_forward, UnaryArgs), KERNEL(relu_backward, UnaryGradArgs), [](double x) { return x > 0 ? x : 0; }, [](double x) { return x > 0 ? 1.0 : 0; });
+    unary(KERNEL(sigmoid_forward, UnaryArgs), KERNEL(sigmoid_backward, UnaryGradArgs), logistic, [](double x) { return logistic(x) * (1 - logistic(x)); });
+    binary();
+    scale_rows();
+    draws_and_copies();
+    layer_norm();
+    optimizers();
+}
+
+} // namespace test
