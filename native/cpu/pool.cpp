@@ -110,7 +110,7 @@ class Pool {
 
     std::mutex owner;
     std::vector<std::thread> workers;
-    int32_t count = 1;
+    std::atomic<int32_t> count{1}; // read before the owner is locked
     Loop loop{};
     std::atomic<int64_t> next{0};
     std::atomic<int32_t> open{0}, active{0};
