@@ -1,4 +1,5 @@
 using System.CommandLine;
+using LowRank.Models;
 
 namespace LowRank.Cli;
 

@@ -76,6 +76,9 @@ internal sealed record FineTuneOptions
     /// <summary>Gradients are clipped to this norm; 0: not.</summary>
     public double MaxGradientNorm { get; init; } = 1;
 
+    /// <summary>Training images move at random by up to this many pixels of the network's input, both ways; 0: not.</summary>
+    public int Shift { get; init; }
+
     /// <summary>Seed of the new weights, of the order of images and of dropout.</summary>
     public ulong Seed { get; init; }
 

@@ -171,7 +171,22 @@ internal sealed class FineTuneRun : IDisposable
     private Tensor Loss(TrainingBatch batch)
     {
         ImageSet images = task.Preprocessing.Apply(task.Train.Select(batch.Indices.Span));
+        if (options.Shift > 0)
+        {
+            images = Shifted(images, batch.Rng);
+        }
         return Losses.CrossEntropy(Model.Forward(ImageEvaluation.Input(Model.Device.Current!, images)), images.Labels);
+    }
+
+    private ImageSet Shifted(ImageSet images, Rng rng)
+    {
+        var shift = new Augmentation(options.Shift, Flip: false, Background: -task.Preprocessing.Mean[0] / task.Preprocessing.Deviation[0]);      // black
+        float[] pixels = new float[images.Pixels.Length];
+        for (int i = 0; i < images.Count; i++)
+        {
+            shift.Apply(images.Image(i), pixels.AsSpan(i * images.ImageSize, images.ImageSize), images.Channels, images.Height, images.Width, rng);
+        }
+        return new ImageSet(pixels, images.Labels, images.Channels, images.Height, images.Width, images.Classes);
     }
 
     private sealed class Recorder(List<TrainingProgress> history, IProgress<TrainingProgress>? next) : IProgress<TrainingProgress>

@@ -13,7 +13,7 @@ internal sealed record Pretrain
     /// <summary>Folder of the four idx files.</summary>
     public string Data { get; init; } = FashionMnist.DebianFolder;
 
-    /// <summary>Passes over the 60,000 images.</summary>
+    /// <summary>Passes over the 60,000 images with all changes of <see cref="Augmentation"/>.</summary>
     public int Epochs { get; init; } = 12;
 
     /// <summary>Images of a step.</summary>
@@ -21,6 +21,12 @@ internal sealed record Pretrain
 
     /// <summary>Highest learning rate of AdamW.</summary>
     public double LearningRate { get; init; } = 1e-3;
+
+    /// <summary>Passes after that over images that are not shifted: clothes on test images stand in the middle.</summary>
+    public int FinishEpochs { get; init; } = 6;
+
+    /// <summary>Highest learning rate of those.</summary>
+    public double FinishRate { get; init; } = 4e-4;
 
     /// <summary>Seed of the weights, the order of images and their changes.</summary>
     public ulong Seed { get; init; } = 1;
@@ -74,36 +80,42 @@ internal sealed record Pretrain
         {
             p.WeightDecay = 0;      // biases and norms
         }
-        using var optimizer = new AdamW(parameters) { WeightDecay = 0.05 };
-        long steps = (long)Epochs * ((train.Count + BatchSize - 1) / BatchSize);
-        var trainer = new Trainer(optimizer, train.Count, batch => Loss(model, train, batch), new TrainerOptions
+        TrainingResult Stage(int epochs, double rate, ulong seed, Augmentation changes, string? folder)
         {
-            Epochs = Epochs,
-            BatchSize = BatchSize,
-            LearningRate = LearningRate,
-            Schedule = new Schedule(Decay.Cosine, Warmup: Math.Min(500, steps / 10)),
-            MaxGradientNorm = 1,
-            Seed = Seed,
-            CheckpointFolder = CheckpointFolder,
-        })
-        {
-            Evaluate = () => ImageEvaluation.Of(model, test, Preprocessing).Accuracy,
-        };
-        if (resume)
-        {
-            trainer.Resume(trainer.CheckpointPath ?? throw new TrainingException("Pretrain: there is no folder to resume from; name one"));
+            using var optimizer = new AdamW(parameters) { WeightDecay = 0.05 };
+            long steps = (long)epochs * ((train.Count + BatchSize - 1) / BatchSize);
+            var trainer = new Trainer(optimizer, train.Count, batch => Loss(model, train, changes, batch), new TrainerOptions
+            {
+                Epochs = epochs,
+                BatchSize = BatchSize,
+                LearningRate = rate,
+                Schedule = new Schedule(Decay.Cosine, Warmup: Math.Min(500, steps / 10)),
+                MaxGradientNorm = 1,
+                Seed = seed,
+                CheckpointFolder = folder,
+            })
+            {
+                Evaluate = () => ImageEvaluation.Of(model, test, Preprocessing).Accuracy,
+            };
+            if (resume && (File.Exists(trainer.CheckpointPath) || folder == CheckpointFolder))
+            {
+                trainer.Resume(trainer.CheckpointPath ?? throw new TrainingException("Pretrain: there is no folder to resume from; name one"));
+            }
+            return trainer.Run(progress, cancellation);
         }
-        return (model, trainer.Run(progress, cancellation));
+        string? second = CheckpointFolder is null ? null : Path.Combine(CheckpointFolder, "finish");
+        _ = Stage(Epochs, LearningRate, Seed, Augmentation, CheckpointFolder);
+        return (model, Stage(FinishEpochs, FinishRate, Seed + 1, Augmentation with { Shift = 0 }, second));
     }
 
-    private Tensor Loss(VisionTransformer model, ImageSet images, TrainingBatch batch)
+    private Tensor Loss(VisionTransformer model, ImageSet images, Augmentation changes, TrainingBatch batch)
     {
         float[] pixels = new float[batch.Indices.Length * images.ImageSize];
         int[] labels = new int[batch.Indices.Length];
         for (int i = 0; i < labels.Length; i++)
         {
             int index = batch.Indices.Span[i];
-            Augmentation.Apply(images.Image(index), pixels.AsSpan(i * images.ImageSize, images.ImageSize), images.Channels, images.Height, images.Width, batch.Rng);
+            changes.Apply(images.Image(index), pixels.AsSpan(i * images.ImageSize, images.ImageSize), images.Channels, images.Height, images.Width, batch.Rng);
             labels[i] = images.Labels[index];
         }
         Tensor input = model.Device.Current!.Of([labels.Length, images.Channels, images.Height, images.Width], pixels);

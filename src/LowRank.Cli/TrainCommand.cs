@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json.Nodes;
+using LowRank.Models;
 using LowRank.Training;
 
 namespace LowRank.Cli;

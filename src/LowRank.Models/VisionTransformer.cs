@@ -75,6 +75,10 @@ public sealed class VisionTransformer : PretrainedModel
         return model;
     }
 
+    /// <summary>Loads the model shipped with this library: 28x28 gray images → the ten classes of Fashion-MNIST (<see cref="BaseModel"/>).</summary>
+    /// <exception cref="IOException">Its folder is missing beside the program.</exception>
+    public static VisionTransformer LoadBase(Device device, LoadOptions? options = null) => Load(BaseModel.Folder(BaseModel.ShippedFolder), device, options);
+
     /// <summary>Images [batch, channels, height, width] → logits [batch, classes]; without a classifier the pooled output [batch, width], without a
     /// pooler the normed class token [batch, d].</summary>
     /// <exception cref="ShapeException">The images have another size or number of channels than the config says, or there are none.</exception>

@@ -30,6 +30,9 @@ public static class Close
     /// <summary>Bound for a mean over some thousand random draws.</summary>
     public const double Average = 0.05;
 
+    /// <summary>Bound for an accuracy on thousands of images: one whose two largest outputs are nearly equal may go either way with another instruction set.</summary>
+    public const double Accuracy = 5e-4;
+
     /// <summary>Bound for one adapted layer in float32: norms, products and scales in a row.</summary>
     public const double Layer = 1e-5;
 

@@ -1,15 +1,16 @@
-namespace LowRank.Cli;
+namespace LowRank.Models;
 
-/// <summary>What <c>--model</c> stands for: a folder, or the word <c>base</c> for the model that is shipped beside the program.</summary>
-internal static class BaseModel
+/// <summary>The model shipped beside this library: a vision transformer of 1 M parameters that knows Fashion-MNIST. models/base/MODEL_CARD.md tells its data,
+/// recipe, accuracy and limits.</summary>
+public static class BaseModel
 {
-    /// <summary>The word.</summary>
+    /// <summary>The word that stands for it where a folder is asked for.</summary>
     public const string Name = "base";
 
-    /// <summary>Folder of the shipped model.</summary>
+    /// <summary>Its folder: config.json, model.safetensors, lowrank.json (how images become its input) and the card.</summary>
     public static string ShippedFolder => Path.Combine(AppContext.BaseDirectory, "models", Name);
 
-    /// <summary>The folder of a model.</summary>
+    /// <summary>The folder of a model: <paramref name="model"/> itself, or the shipped one for the word <c>base</c> unless there is a folder of that name.</summary>
     /// <exception cref="DirectoryNotFoundException">There is none: says what was looked for.</exception>
     public static string Folder(string model)
     {
