@@ -10,7 +10,7 @@ namespace LowRank.Cli;
 internal sealed record Demo
 {
     /// <summary>How many of the held-out images the curves are measured on; the table takes all of them.</summary>
-    private const int CurveImages = 300;
+    private const int CurveImages = 200;
 
     /// <summary>A folder, or the word for the shipped model.</summary>
     public string Model { get; init; } = BaseModel.Name;
@@ -28,17 +28,19 @@ internal sealed record Demo
     public int Seeds { get; init; } = 3;
 
     /// <summary>Passes over the few images.</summary>
-    public int Epochs { get; init; } = 30;
+    public int Epochs { get; init; } = 20;
 
     /// <summary>Images of a step.</summary>
     public int BatchSize { get; init; } = 20;
 
-    /// <summary>What is compared, with the highest learning rate of each.</summary>
+    /// <summary>What is compared, with the highest learning rate of each: the best of a sweep over seeds 100 and 101, which the demo does not report.
+    /// Mean accuracies in % after 30 epochs: head 1e-2 76.0, 3e-2 78.0, 1e-1 76.2; full 1e-3 92.0, 2e-3 93.2, 4e-3 91.9; LoRA 3e-3 89.1, 5e-3 89.8, 8e-3 92.0
+    /// (rank 4, 5e-3: 89.3); DoRA 3e-3 90.1, 5e-3 90.8, 8e-3 90.3.</summary>
     public static IReadOnlyList<(string Method, string Title, double Rate)> Methods { get; } =
     [
         ("head", "head only", 3e-2),
-        ("full", "full fine-tuning", 1e-3),
-        ("lora", "LoRA", 5e-3),
+        ("full", "full fine-tuning", 2e-3),
+        ("lora", "LoRA", 8e-3),
         ("dora", "DoRA", 5e-3),
     ];
 
@@ -56,7 +58,7 @@ internal sealed record Demo
             LearningRate = m.Rate,
             Shift = 2,
             Seed = Seed + (ulong)s,
-            EvaluationEpochs = Math.Max(1, Epochs / 10),
+            EvaluationEpochs = Math.Max(1, Epochs / 5),
         };
 
     /// <summary>Makes all runs that are not in <paramref name="finished"/>; those of the first seed leave their weights in <paramref name="output"/>.</summary>

@@ -102,8 +102,8 @@ internal sealed class DemoReport
             ["method", "trainable", "accuracy", "deviation", "seconds", "adapter bytes"],
             [.. Results.Select(r => new object[] { r.Title, r.Trainable, r.Accuracy, r.Deviation, r.Seconds, r.Bytes })],
             [
-                new ReportChart("accuracy", Text($"Accuracy on held-out images, mean and deviation of {demo.Seeds} seeds"), "epoch", "accuracy / %", Curves(r => r.Epochs, r => [.. r.Curve.Select(a => 100 * a)])),
-                new ReportChart("loss", "Loss of training", "epoch", "cross-entropy / nats", Curves(r => [.. r.Loss.Select((_, i) => i + 1.0)], r => r.Loss)),
+                new ReportChart("accuracy", Text($"{demo.Data}, {demo.PerClass} images a class: accuracy on those held out, {demo.Seeds} seeds"), "epoch", "accuracy / %", Curves(r => r.Epochs, r => [.. r.Curve.Select(a => 100 * a)])),
+                new ReportChart("loss", Text($"{demo.Data}, {demo.PerClass} images a class: loss of training, {demo.Seeds} seeds"), "epoch", "cross-entropy / nats", Curves(r => [.. r.Loss.Select((_, i) => i + 1.0)], r => r.Loss)),
             ]);
     }
 
@@ -111,7 +111,7 @@ internal sealed class DemoReport
     [
         .. from result in Results
            let own = runs.Where(r => r.Method == result.Method).ToArray()
-           select Curve.Mean(Text($"{result.Title}: {result.Trainable:N0}"), x(own[0]), [.. own.Select(y)]),
+           select Curve.Mean(Text($"{result.Title} ({result.Trainable:N0} trained)"), x(own[0]), [.. own.Select(y)]),
     ];
 
     private static DemoResult Result(string method, string title, IReadOnlyList<DemoRun> own)
