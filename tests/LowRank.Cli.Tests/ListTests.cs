@@ -128,4 +128,8 @@ public sealed class ListTests : IDisposable
 
     [Fact]
     public void Every_built_method_has_rows() => Assert.All(AdapterCatalog.Methods, m => Assert.NotEmpty(m.Facts));
+
+    [Fact]
+    public void The_readme_shows_the_table_of_methods() =>
+        Assert.Contains(MethodTable.Markdown().Trim(), File.ReadAllText(Path.Combine(Golden.Repository, "README.md")), StringComparison.Ordinal);
 }
