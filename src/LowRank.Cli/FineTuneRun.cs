@@ -175,7 +175,7 @@ internal sealed class FineTuneRun : IDisposable
         {
             images = Shifted(images, batch.Rng);
         }
-        return Losses.CrossEntropy(Model.Forward(ImageEvaluation.Input(Model.Device.Current!, images)), images.Labels);
+        return Losses.CrossEntropy(Model.Forward(images.ToTensor(Model.Device)), images.Labels);
     }
 
     private ImageSet Shifted(ImageSet images, Rng rng)

@@ -27,7 +27,7 @@ internal sealed record ImageEvaluation(IReadOnlyList<int> Count, IReadOnlyList<i
             cancellation.ThrowIfCancellationRequested();
             using Scope scope = model.Device.BeginScope();
             ImageSet part = preprocessing.Apply(images.Select([.. Enumerable.Range(start, Math.Min(Batch, images.Count - start))]));
-            Tensor logits = model.Forward(Input(scope, part));
+            Tensor logits = model.Forward(part.ToTensor(model.Device));
             int classes = logits.Shape.Cols;
             float[] values = logits.ToArray();
             for (int i = 0; i < part.Count; i++)
@@ -50,7 +50,4 @@ internal sealed record ImageEvaluation(IReadOnlyList<int> Count, IReadOnlyList<i
         }
         return new ImageEvaluation(count, correct, loss / Math.Max(1, images.Count));
     }
-
-    /// <summary>Preprocessed images as a tensor [N, channels, height, width].</summary>
-    public static Tensor Input(Scope scope, ImageSet images) => scope.Of([images.Count, images.Channels, images.Height, images.Width], images.Pixels);
 }

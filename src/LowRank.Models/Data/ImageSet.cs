@@ -65,6 +65,11 @@ public sealed record ImageSet
     /// <summary>The values of image <paramref name="index"/>, [Channels, Height, Width].</summary>
     public ReadOnlySpan<float> Image(int index) => Pixels.AsSpan(index * ImageSize, ImageSize);
 
+    /// <summary>The images as F32 [Count, Channels, Height, Width] in the scope or tape that is open on <paramref name="device"/>.</summary>
+    /// <exception cref="InvalidOperationException">None is open.</exception>
+    public Tensor ToTensor(Device device) =>
+        (device.Current ?? throw new InvalidOperationException("ImageSet: no scope is open; call BeginScope or BeginTape first")).Of([Count, Channels, Height, Width], Pixels);
+
     /// <summary>The images at <paramref name="indices"/>, in that order; an index may occur more than once.</summary>
     public ImageSet Select(ReadOnlySpan<int> indices)
     {
