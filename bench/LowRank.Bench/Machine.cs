@@ -59,7 +59,7 @@ public sealed class BusyCore : IDisposable
     /// <summary>What the other process does.</summary>
     public static void Spin()
     {
-        Task<string> end = Console.In.ReadToEndAsync();
+        Task<string> end = Task.Run(Console.In.ReadToEnd);     // the console's own async methods block
         double x = 0;
         while (!end.IsCompleted)
         {
