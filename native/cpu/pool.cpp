@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <thread>
+#include <time.h>
+#include <unistd.h>
 #include <vector>
 
 namespace lr {
@@ -34,8 +36,8 @@ class Pool {
   public:
     Pool() {
         const char* wish = getenv("LR_CPU_THREADS");
-        cpu_set_t set;
-        const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+        if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_ZERO(&allowed);
+        const int cores = CPU_COUNT(&allowed) > 0 ? CPU_COUNT(&allowed) : 1;
         const int asked = wish ? atoi(wish) : cores;
         count = asked < 1 ? 1 : asked > 64 ? 64 : asked;
     }
@@ -66,6 +68,9 @@ class Pool {
         generation.fetch_add(1, std::memory_order_release);
         generation.notify_all();
         inside = true;
+        const int64_t began = now_ns();
+        if (const int64_t first = next.fetch_add(1, std::memory_order_relaxed); first < work.chunks) work.body(work.context, first);
+        if (active.load(std::memory_order_relaxed) == 0 && now_ns() - began > Awake) spread();
         take();
         inside = false;
         // Helpers that have not woken yet are told not to start: closing the door beats waiting for a sleeper.
@@ -81,6 +86,25 @@ class Pool {
     }
 
   private:
+    static constexpr int64_t Awake = 100000; // ns after which a helper should be running
+
+    static int64_t now_ns() {
+        timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
+    }
+
+    // Bars the helpers from the core this thread runs on; one that is queued there moves at once.
+    void spread() {
+        cpu_set_t others = allowed;
+        const int here = sched_getcpu();
+        if (here < 0 || here >= CPU_SETSIZE) return;
+        CPU_CLR(here, &others);
+        if (CPU_COUNT(&others) == 0) return;
+        for (int i = 0; i < count - 1; ++i)
+            if (const pid_t id = ids[i].load(std::memory_order_relaxed)) sched_setaffinity(id, sizeof others, &others);
+    }
+
     void take() {
         for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < loop.chunks;) loop.body(loop.context, i);
     }
@@ -88,6 +112,7 @@ class Pool {
     // A worker counts itself active before it looks at the door, and run() shuts the door before it waits for the count: so either it sees the
     // door shut, or run() waits for it.
     void work_loop(int id) {
+        ids[id].store(gettid(), std::memory_order_relaxed);
         inside = true;
         uint32_t seen = 0;
         for (;;) {
@@ -113,6 +138,8 @@ class Pool {
     std::atomic<int32_t> count{1}; // read before the owner is locked
     Loop loop{};
     std::atomic<int64_t> next{0};
+    cpu_set_t allowed{};
+    std::atomic<pid_t> ids[64] = {};
     std::atomic<int32_t> open{0}, active{0};
     std::atomic<bool> closed{true};
     std::atomic<uint32_t> generation{0};
