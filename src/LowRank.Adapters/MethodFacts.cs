@@ -23,10 +23,10 @@ public sealed record MethodFacts(string Name, MethodKind Kind, string Sheet, IRe
     public string Cpu { get; init; } = "native";
 
     /// <summary>What the emulated CUDA device runs it with.</summary>
-    public string Emulated { get; init; } = "not built";
+    public string Emulated { get; init; } = "kernels";
 
     /// <summary>What a CUDA device runs it with.</summary>
-    public string Cuda { get; init; } = "not built";
+    public string Cuda { get; init; } = "GPU-pending";
 
     /// <summary>Whether it can be merged into the weights and taken out again; null where there is nothing to merge.</summary>
     public bool? Merge { get; init; }

@@ -8,7 +8,7 @@ internal static class CommonOptions
 {
     public static Option<bool> Json() => new("--json") { Description = "Print JSON instead of a table." };
 
-    public static Option<string> DeviceName() => new("--device") { Description = "Device to compute on: cpu.", DefaultValueFactory = _ => "cpu" };
+    public static Option<string> DeviceName() => new("--device") { Description = "Device to compute on: cpu, cuda, cuda:N, or emulated (the CUDA kernels on the host, for tiny sizes).", DefaultValueFactory = _ => "cpu" };
 
     public static Option<bool> DryRun() => new("--dry-run") { Description = "Print what would be done, with parameters, memory and time, and write nothing." };
 
@@ -32,10 +32,4 @@ internal static class CommonOptions
         "bf16" => DType.BF16,
         _ => throw new ShapeException($"type is {name}, want f32 or bf16"),
     };
-
-    /// <summary>Opens a device by its name.</summary>
-    /// <exception cref="DeviceException">There is none of that name here.</exception>
-    public static Device Open(string name) => name == "cpu"
-        ? Device.Cpu()
-        : throw new DeviceException($"device is {name}, want one of: {string.Join(", ", DeviceList.Present().Select(d => d.Name))}");
 }

@@ -47,7 +47,7 @@ internal static class DemoCommand
             {
                 throw new TrainingException($"demo: seeds is {demo.Seeds} and epochs {demo.Epochs}, want at least 1 of each");
             }
-            using Device on = CommonOptions.Open(parsed.GetValue(device)!);
+            using Device on = DeviceList.Open(parsed.GetValue(device)!);
             if (parsed.GetValue(dryRun))
             {
                 Output.Rows([.. Estimate(demo, on)], parsed.GetValue(json));

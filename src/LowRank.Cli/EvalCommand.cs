@@ -30,7 +30,7 @@ internal static class EvalCommand
         command.SetAction((parsed, cancellation) =>
         {
             string? adapterFolder = parsed.GetValue(adapter), source = parsed.GetValue(data);
-            using Device on = CommonOptions.Open(parsed.GetValue(device)!);
+            using Device on = DeviceList.Open(parsed.GetValue(device)!);
             using var loaded = EvaluatedModel.Open(parsed.GetValue(model), adapterFolder, on, CommonOptions.TypeOf(parsed.GetValue(type)!));
             Preprocessing preprocessing = loaded.Preprocessing;
             ImageChoice choice = preprocessing.Data?.Source == source ? preprocessing.Data! : new ImageChoice(source!, null, 0);

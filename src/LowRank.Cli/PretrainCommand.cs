@@ -30,7 +30,7 @@ internal static class PretrainCommand
                 Output.Line($"{Pretrain.Config}");
                 return Task.FromResult(ExitCode.Done);
             }
-            using Device on = CommonOptions.Open(parsed.GetValue(device)!);
+            using Device on = DeviceList.Open(parsed.GetValue(device)!);
             (VisionTransformer model, TrainingResult result) = TrainingDisplay.Show(parsed.GetValue(quiet), display => recipe.Run(on, parsed.GetValue(resume), display.Add("pretrain"), cancellation));
             using (model)
             {

@@ -65,7 +65,7 @@ internal sealed class TrainCommand
         RunSettings settings = Settings(parsed);
         bool goOn = parsed.GetValue(resume), dry = parsed.GetValue(dryRun);
         RunFolder.Check(folder, settings, goOn);
-        using Device on = CommonOptions.Open(parsed.GetValue(device)!);
+        using Device on = DeviceList.Open(parsed.GetValue(device)!);
         ImageTask task = ImageTask.Read(BaseModel.Folder(settings.Model), settings.Data);
         using var run = new FineTuneRun(settings.Model, task, settings.Options, on, dry ? null : RunFolder.Of(folder));
         if (dry)

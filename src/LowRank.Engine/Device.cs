@@ -41,12 +41,27 @@ public abstract class Device : IDisposable
     /// <summary>Waits until every launch has finished.</summary>
     public abstract void Synchronize();
 
-    /// <summary>The best device present. Today that is the CPU.</summary>
+    /// <summary>The best device present. Today that is the CPU: no GPU has run the CUDA kernels yet, so a GPU is only taken by name.</summary>
     public static Device Best() => Cpu();
+
+    /// <summary>An NVIDIA GPU in its primary context.</summary>
+    /// <exception cref="DeviceException">There is no driver, it is too old, or no such GPU: the message says what is missing and how to get it.</exception>
+    public static Device Cuda(int ordinal = 0) => new CudaDevice(new NvidiaDriver(ordinal));
+
+    /// <summary>A GPU in a context that the application made with ManagedCuda, ILGPU, TorchSharp or the driver itself. Context and stream must outlive
+    /// the device, which destroys neither.</summary>
+    /// <param name="context">CUcontext.</param>
+    /// <param name="stream">CUstream; 0: the device makes one of its own.</param>
+    /// <exception cref="DeviceException">The driver refuses the context.</exception>
+    public static Device CudaFrom(nint context, nint stream = 0) => new CudaDevice(new NvidiaDriver(context, stream));
 
     /// <summary>The CPU through the native AVX library.</summary>
     /// <exception cref="DeviceException">The native library is missing or of another version.</exception>
     public static Device Cpu() => new CpuDevice();
+
+    /// <summary>The CUDA kernels on the host: every thread of a block emulated, to develop and test without a GPU. Slow; meant for small shapes.</summary>
+    /// <exception cref="DeviceException">The emulator's library is missing.</exception>
+    public static Device Emulated() => new CudaDevice(new EmulatedDriver());
 
     /// <summary>Opens a scope: tensors made until its end die with it.</summary>
     public Scope BeginScope() => new(this, current: true);

@@ -11,6 +11,9 @@ internal sealed record Kernel<TArgs>(string Name, KernelReference<TArgs> Referen
 {
     private readonly Lazy<nint> cpuEntry = new(() => CpuDevice.TryGetExport("lr_cpu_" + Name, out nint address) ? address : 0);
 
+    /// <summary>What it launches on a CUDA device; null where no CUDA kernel is built.</summary>
+    public CudaPlan<TArgs>? Cuda { get; init; }
+
     /// <summary>Address of the CPU export; 0 where the library has none.</summary>
     public nint CpuEntry => cpuEntry.Value;
 }

@@ -6,15 +6,13 @@ namespace LowRank.Engine.Tests;
 /// <summary>The contract of every op, over the table of rows and every device present.</summary>
 public class OpTests
 {
-    public static TheoryData<string, int, string> Rows()
+    // The float64 references are the same on every device.
+    public static TheoryData<int, string> Rows()
     {
-        var data = new TheoryData<string, int, string>();
-        foreach (string device in Devices.Present)
+        var data = new TheoryData<int, string>();
+        for (int i = 0; i < OpRows.All.Count; i++)
         {
-            for (int i = 0; i < OpRows.All.Count; i++)
-            {
-                data.Add(device, i, OpRows.All[i].ToString());
-            }
+            data.Add(i, OpRows.All[i].ToString());
         }
         return data;
     }
@@ -38,10 +36,10 @@ public class OpTests
     [Theory, MemberData(nameof(TypedRows))]
     public void Forward_and_gradients_match_the_float64_reference(string deviceName, int row, DType type, string name)
     {
-        using Device device = Devices.Open(deviceName);
+        using Device device = Devices.Open(deviceName), reference = Devices.Open("cpu");
         var run = new OpRun(OpRows.All[row], type);
         (double[] y, double[]?[] gradients) = run.On(device, type);
-        (double[] want, double[]?[] wantGradients) = run.On(device, DType.F64);
+        (double[] want, double[]?[] wantGradients) = run.On(reference, DType.F64);
         Close.Check(y, want, Close.Bound(type), $"{name} on {deviceName} in {type}");
         foreach (int i in run.Differentiable)
         {
@@ -58,9 +56,9 @@ public class OpTests
     }
 
     [Theory, MemberData(nameof(Rows))]
-    public void Gradient_matches_a_central_difference(string deviceName, int row, string name)
+    public void Gradient_matches_a_central_difference(int row, string name)
     {
-        using Device device = Devices.Open(deviceName);
+        using Device device = Devices.Open("cpu");
         var run = new OpRun(OpRows.All[row], DType.F64);
         double[]?[] gradients = run.On(device, DType.F64).Gradients;
         foreach (int i in run.Differentiable)

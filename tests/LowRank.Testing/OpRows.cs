@@ -62,6 +62,7 @@ public static class OpRows
         new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(8, 50), P(70, 8), None, C(70)),
         new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(3, 50), P(70, 3), P(70), None, X(37, 50)),
         new(new LoraLinear(1), X(260, 96), Packed(128, 96), P(40, 96), P(128, 40)),
+        new(new LoraLinear(0.5), X(200, 136), Packed(392, 136), P(5, 136), P(392, 5), P(392), C(392)),
         new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)) { Types = [DType.F32] },
         new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)) { Types = [DType.F32] },
         new(new MatMul(), X(5, 9), X(9, 4)),

@@ -1,0 +1,26 @@
+// Argument structs of single CUDA launches that are no op of their own; the mirror is src/LowRank.Engine/Cuda/CudaArgs.cs.
+#pragma once
+#include "lowrank.h"
+
+// An op's arguments with a workspace: `parts` partial results that another launch adds in order, or what the plan says.
+template <class Args> struct Planned {
+    Args op;
+    void* work;
+    int32_t parts, extra;
+};
+
+// y[c] (+)= scale sum over i in order of parts[i, c], i < count; y is F32, or of the activations' type where dtype says so
+struct SumPartsArgs { const float* parts; void* y; int64_t cols; int32_t count, dtype; double scale; uint32_t add; };
+
+// A matrix as a product reads it: element (row, step) is at data[row * row_stride + step * step_stride], times factor[step] where given (F32).
+struct GemmOperand { const void *data, *factor; int64_t row_stride, step_stride; int32_t dtype, reserved; };
+// y[m,n] (+)= c[n] (scale sum_k a[m,k] b[n,k] + sum_r ta[m,r] tb[n,r]) + bias[n]; y0 is the value before c and bias. All of ta, tb, c, bias, w, y0 may
+// be null. w[m,n]: added before the store, with `base` its type (W + scale B A). Types of y and y0 are y_dtype; c, bias F32.
+struct GemmArgs { GemmOperand a, b, ta, tb; const void *c, *bias, *w; void *y, *y0; int64_t y_row_stride, y_col_stride; int32_t m, n, k, r, y_dtype, w_dtype; double scale; uint32_t add, reserved; };
+// parts [part][cols] of column sums: of dy, and of dy (.) y0 where given; work [2][parts][cols]
+struct ColumnSumArgs { const void *dy, *y0; float* work; int32_t rows, cols, parts, reserved; };
+// p[n,r] = w a^T, gram[r,r] = a a^T; what row_norm's last launch needs
+struct RowNormEndArgs { RowNormArgs op; const float *p, *gram; };
+
+// to[rows, cols] in the activations' type from F32 [from_rows, from_cols]: rank padding; zeros outside
+struct PadArgs { const float* from; void* to; int32_t from_rows, from_cols, rows, cols; };

@@ -1,0 +1,244 @@
+// Elementwise kernels. Floor: each operand read once, the result written once, at copy bandwidth (H100: 3.0 TB/s); 16 bytes a thread and operand.
+#include "common.cuh"
+
+constexpr int Lanes = 16 / sizeof(scalar); // elements of a 16-byte vector
+
+struct alignas(16) lanes {
+    scalar v[Lanes];
+};
+
+// True where whole vectors may be used: null counts as aligned.
+LR_DEV bool lr_aligned(const void* p) { return reinterpret_cast<uint64_t>(p) % 16 == 0; }
+
+// Group g of an array: Lanes elements, fewer at the end
+LR_DEV int lr_group(int64_t g, int64_t count) {
+    const int64_t left = count - g * Lanes;
+    return left < Lanes ? static_cast<int>(left) : Lanes;
+}
+LR_DEV void lr_get(const scalar* p, int have, bool whole, float (&v)[Lanes]) {
+    if (whole && have == Lanes) {
+        const lanes all = lr_load<lanes>(p);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) v[e] = lr_widen(all.v[e]);
+        return;
+    }
+    LR_UNROLL
+    for (int e = 0; e < Lanes; ++e) v[e] = e < have ? lr_widen(p[e]) : 0.0f;
+}
+LR_DEV void lr_set(scalar* p, int have, bool whole, const float (&v)[Lanes], bool add) {
+    if (whole && have == Lanes) {
+        float total[Lanes] = {};
+        if (add) lr_get(p, have, whole, total);
+        lanes all;
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) lr_narrow(add ? total[e] + v[e] : v[e], all.v[e]);
+        lr_store(p, all);
+        return;
+    }
+    LR_UNROLL
+    for (int e = 0; e < Lanes; ++e)
+        if (e < have) lr_put(p + e, v[e], add);
+}
+
+// f(group) for every group of an array of count elements
+template <class F> LR_DEV void lr_groups(int64_t count, F f) {
+    const int64_t groups = (count + Lanes - 1) / Lanes;
+    for (int64_t g = int64_t(LR_BX) * 256 + LR_TID; g < groups; g += int64_t(LR_GX) * 256) f(g);
+}
+
+// ---- unary ---------------------------------------------------------------------------------------------------------------
+struct Gelu {
+    LR_DEV float at(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
+    LR_DEV float slope(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)) + x * 0.39894228f * expf(-0.5f * x * x); }
+};
+struct GeluTanh {
+    LR_DEV float inner(float x) { return 0.79788456f * (x + 0.044715f * x * x * x); }
+    LR_DEV float at(float x) { return 0.5f * x * (1.0f + tanhf(inner(x))); }
+    LR_DEV float slope(float x) {
+        const float t = tanhf(inner(x));
+        return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.79788456f * (1.0f + 0.134145f * x * x);
+    }
+};
+struct Tanh {
+    LR_DEV float at(float x) { return tanhf(x); }
+    LR_DEV float slope(float x) {
+        const float t = tanhf(x);
+        return 1.0f - t * t;
+    }
+};
+struct Relu {
+    LR_DEV float at(float x) { return x < 0 ? 0 : x; }
+    LR_DEV float slope(float x) { return x > 0 ? 1 : 0; }
+};
+struct Sigmoid {
+    LR_DEV float at(float x) { return 1.0f / (1.0f + expf(-x)); }
+    LR_DEV float slope(float x) {
+        const float s = at(x);
+        return s * (1.0f - s);
+    }
+};
+
+template <class F> LR_DEV void lr_unary(const UnaryArgs& p) {
+    const scalar* x = static_cast<const scalar*>(p.x);
+    scalar* y = static_cast<scalar*>(p.y);
+    const bool whole = lr_aligned(x) && lr_aligned(y);
+    lr_groups(p.count, [&](int64_t g) {
+        float v[Lanes];
+        const int have = lr_group(g, p.count);
+        lr_get(x + g * Lanes, have, whole, v);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) v[e] = F::at(v[e]);
+        lr_set(y + g * Lanes, have, whole, v, false);
+    });
+}
+template <class F> LR_DEV void lr_unary_grad(const UnaryGradArgs& p) {
+    const scalar *x = static_cast<const scalar*>(p.x), *dy = static_cast<const scalar*>(p.dy);
+    scalar* dx = static_cast<scalar*>(p.dx);
+    const bool whole = lr_aligned(x) && lr_aligned(dy) && lr_aligned(dx);
+    lr_groups(p.count, [&](int64_t g) {
+        float v[Lanes], up[Lanes];
+        const int have = lr_group(g, p.count);
+        lr_get(x + g * Lanes, have, whole, v);
+        lr_get(dy + g * Lanes, have, whole, up);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) v[e] = up[e] * F::slope(v[e]);
+        lr_set(dx + g * Lanes, have, whole, v, p.add & 1);
+    });
+}
+#define LR_UNARY(name, F) \
+    LR_KERNEL(name##_forward, UnaryArgs, 256, 4) { lr_unary<F>(p); } \
+    LR_KERNEL(name##_backward, UnaryGradArgs, 256, 4) { lr_unary_grad<F>(p); }
+LR_UNARY(gelu, Gelu)
+LR_UNARY(gelu_tanh, GeluTanh)
+LR_UNARY(tanh, Tanh)
+LR_UNARY(relu, Relu)
+LR_UNARY(sigmoid, Sigmoid)
+
+// ---- binary with a repeated second operand ---------------------------------------------------------------------------------
+LR_DEV float lr_second(const void* z, int32_t dtype, int64_t i) { return dtype == LR_F32 ? static_cast<const float*>(z)[i] : lr_widen(static_cast<const scalar*>(z)[i]); }
+
+// y[i] = f(x[i], z[i % period])
+template <class F> LR_DEV void lr_binary(const BinaryArgs& p, F f) {
+    const scalar* x = static_cast<const scalar*>(p.x);
+    scalar* y = static_cast<scalar*>(p.y);
+    const bool whole = lr_aligned(x) && lr_aligned(y);
+    lr_groups(p.count, [&](int64_t g) {
+        float v[Lanes];
+        const int have = lr_group(g, p.count);
+        lr_get(x + g * Lanes, have, whole, v);
+        int64_t j = g * Lanes % p.period;
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            if (e < have) v[e] = f(v[e], lr_second(p.z, p.z_dtype, j));
+            j = j + 1 == p.period ? 0 : j + 1;
+        }
+        lr_set(y + g * Lanes, have, whole, v, false);
+    });
+}
+LR_KERNEL(add_forward, BinaryArgs, 256, 4) {
+    const float alpha = static_cast<float>(p.alpha);
+    lr_binary(p, [alpha](float x, float z) { return lr_fma(alpha, z, x); });
+}
+LR_KERNEL(mul_forward, BinaryArgs, 256, 4) {
+    lr_binary(p, [](float x, float z) { return x * z; });
+}
+
+// dx[i] (+)= dy[i], or dy[i] z[i % period]
+LR_DEV void lr_binary_dx(const BinaryGradArgs& p, bool times) {
+    const scalar* dy = static_cast<const scalar*>(p.dy);
+    scalar* dx = static_cast<scalar*>(p.dx);
+    const bool whole = lr_aligned(dy) && lr_aligned(dx);
+    lr_groups(p.count, [&](int64_t g) {
+        float v[Lanes];
+        const int have = lr_group(g, p.count);
+        lr_get(dy + g * Lanes, have, whole, v);
+        int64_t j = g * Lanes % p.period;
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            if (times && e < have) v[e] *= lr_second(p.z, p.z_dtype, j);
+            j = j + 1 == p.period ? 0 : j + 1;
+        }
+        lr_set(dx + g * Lanes, have, whole, v, p.add & 1);
+    });
+}
+LR_KERNEL(add_backward_x, BinaryGradArgs, 256, 4) { lr_binary_dx(p, false); }
+LR_KERNEL(mul_backward_x, BinaryGradArgs, 256, 4) { lr_binary_dx(p, true); }
+
+// dz[j] (+)= factor sum over repeats of dy, or of dy x: a block owns 32 columns j, 8 rows of threads take every eighth repeat
+LR_DEV void lr_binary_dz(const BinaryGradArgs& p, bool times, float factor) {
+    float* parts = reinterpret_cast<float*>(LR_SMEM); // [8][32]
+    const scalar *x = static_cast<const scalar*>(p.x), *dy = static_cast<const scalar*>(p.dy);
+    const int col = LR_TID % 32, row = LR_TID / 32;
+    const int64_t j = int64_t(LR_BX) * 32 + col;
+    float sum = 0;
+    if (j < p.period)
+        for (int64_t i = row * p.period + j; i < p.count; i += 8 * p.period) sum += times ? lr_widen(dy[i]) * lr_widen(x[i]) : lr_widen(dy[i]);
+    parts[row * 32 + col] = sum;
+    lr_sync();
+    if (row > 0 || j >= p.period) return;
+    float total = 0;
+    LR_UNROLL
+    for (int r = 0; r < 8; ++r) total += parts[r * 32 + col];
+    if (p.z_dtype == LR_F32) lr_put(static_cast<float*>(p.dz) + j, factor * total, p.add >> 1 & 1);
+    else lr_put(static_cast<scalar*>(p.dz) + j, factor * total, p.add >> 1 & 1);
+}
+LR_KERNEL(add_backward_z, BinaryGradArgs, 256, 4) { lr_binary_dz(p, false, static_cast<float>(p.alpha)); }
+LR_KERNEL(mul_backward_z, BinaryGradArgs, 256, 4) { lr_binary_dz(p, true, 1); }
+
+// ---- rows --------------------------------------------------------------------------------------------------------------------
+LR_KERNEL(scale_rows_forward, ScaleRowsArgs, 256, 4) {
+    const float* c = static_cast<const float*>(p.c);
+    const scalar* x = static_cast<const scalar*>(p.x) + int64_t(LR_BX) * p.cols;
+    scalar* y = static_cast<scalar*>(p.y) + int64_t(LR_BX) * p.cols;
+    for (int i = LR_TID; i < p.cols; i += 256) lr_narrow(c[LR_BX] * lr_widen(x[i]), y[i]);
+}
+LR_KERNEL(scale_rows_backward, ScaleRowsGradArgs, 256, 4) {
+    const float scale = static_cast<const float*>(p.c)[LR_BX];
+    const scalar *x = static_cast<const scalar*>(p.x) + int64_t(LR_BX) * p.cols, *dy = static_cast<const scalar*>(p.dy) + int64_t(LR_BX) * p.cols;
+    scalar* dx = p.dx ? static_cast<scalar*>(p.dx) + int64_t(LR_BX) * p.cols : nullptr;
+    float dot = 0;
+    for (int i = LR_TID; i < p.cols; i += 256) {
+        dot += lr_widen(dy[i]) * lr_widen(x[i]);
+        if (dx) lr_put(dx + i, scale * lr_widen(dy[i]), p.add & 1);
+    }
+    dot = lr_block_sum<256>(dot, reinterpret_cast<float*>(LR_SMEM));
+    if (p.dc && LR_TID == 0) lr_put(static_cast<float*>(p.dc) + LR_BX, dot, p.add >> 1 & 1);
+}
+
+// ---- dropout: Philox4x32-10 as lowrank.h says; a thread owns the four elements of a counter ---------------------------------------
+LR_KERNEL(dropout, DropoutArgs, 256, 4) {
+    const float drop = static_cast<float>(p.p), scale = static_cast<float>(1 / (1 - p.p));
+    const scalar* x = static_cast<const scalar*>(p.x);
+    scalar* y = static_cast<scalar*>(p.y);
+    for (int64_t block = int64_t(LR_BX) * 256 + LR_TID; 4 * block < p.count; block += int64_t(LR_GX) * 256) {
+        uint32_t c[4] = {uint32_t(block), uint32_t(uint64_t(block) >> 32), uint32_t(p.stream), uint32_t(p.stream >> 32)};
+        uint32_t k0 = uint32_t(p.seed), k1 = uint32_t(p.seed >> 32);
+        LR_UNROLL
+        for (int round = 0; round < 10; ++round) {
+            const uint64_t p0 = uint64_t(0xD2511F53u) * c[0], p1 = uint64_t(0xCD9E8D57u) * c[2];
+            const uint32_t n0 = uint32_t(p1 >> 32) ^ c[1] ^ k0, n2 = uint32_t(p0 >> 32) ^ c[3] ^ k1;
+            c[0] = n0, c[1] = uint32_t(p1), c[2] = n2, c[3] = uint32_t(p0);
+            k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+        }
+        LR_UNROLL
+        for (int e = 0; e < 4; ++e) {
+            const int64_t i = 4 * block + e;
+            if (i < p.count) lr_put(y + i, static_cast<float>(c[e] >> 8) * 5.9604645e-8f >= drop ? lr_widen(x[i]) * scale : 0.0f, p.add & 1);
+        }
+    }
+}
+
+// ---- types: `scalar` is the type of y ------------------------------------------------------------------------------------------------
+LR_KERNEL(convert, ConvertArgs, 256, 4) {
+    scalar* y = static_cast<scalar*>(p.y);
+    for (int64_t i = int64_t(LR_BX) * 256 + LR_TID; i < p.count; i += int64_t(LR_GX) * 256) {
+        const float v = p.from == LR_F32 ? static_cast<const float*>(p.x)[i] : p.from == LR_BF16 ? lr_widen(static_cast<const bf16*>(p.x)[i]) : lr_widen(static_cast<const f16*>(p.x)[i]);
+        lr_narrow(v, y[i]);
+    }
+}
+LR_KERNEL(fill, FillArgs, 256, 4) {
+    scalar value;
+    lr_narrow(static_cast<float>(p.value), value);
+    scalar* y = static_cast<scalar*>(p.y);
+    for (int64_t i = int64_t(LR_BX) * 256 + LR_TID; i < p.count; i += int64_t(LR_GX) * 256) y[i] = value;
+}

@@ -1,0 +1,309 @@
+// The scheduler: fibres of one block, or of all blocks of a grid, in rounds; and the exports lr_emu_*.
+#include "../cpu/abi.h"
+#include "block.h"
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <stdlib.h>
+#include <thread>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define LR_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LR_ASAN 1
+#endif
+#endif
+#ifdef LR_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace emu {
+
+thread_local Fibre* fibre = nullptr;
+thread_local Block* block = nullptr;
+thread_local Schedule* schedule = nullptr;
+Entry* Entry::first = nullptr;
+
+namespace {
+
+constexpr size_t StackBytes = 256 << 10;
+constexpr uint64_t Patience = 20000; // rounds without an event before a launch counts as stuck
+constexpr uint64_t Stall = 3;        // rounds without an event before a copy lands that waited for the last moment
+
+thread_local void* scheduler_stack = nullptr;
+thread_local void (*body)(const void*) = nullptr;
+thread_local const void* arguments = nullptr;
+
+#if defined(__x86_64__)
+extern "C" void lr_emu_switch(void** save, void* to);
+asm(R"(
+.text
+.globl lr_emu_switch
+.hidden lr_emu_switch
+.type lr_emu_switch, @function
+lr_emu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+#else
+extern "C" void lr_emu_switch(void** save, void* to) {
+    ucontext_t here;
+    *save = &here;
+    swapcontext(&here, static_cast<ucontext_t*>(to));
+}
+#endif
+
+#ifdef LR_ASAN
+thread_local const void* scheduler_bottom = nullptr;
+thread_local size_t scheduler_size = 0;
+thread_local void* scheduler_fake = nullptr;
+#endif
+
+void to_fibre(Fibre& f) {
+    fibre = &f;
+#ifdef LR_ASAN
+    __sanitizer_start_switch_fiber(&scheduler_fake, f.stack, StackBytes);
+#endif
+    lr_emu_switch(&scheduler_stack, f.stack_pointer);
+#ifdef LR_ASAN
+    __sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr);
+#endif
+}
+
+void to_scheduler() {
+#ifdef LR_ASAN
+    __sanitizer_start_switch_fiber(fibre->done ? nullptr : &fibre->sanitizer, scheduler_bottom, scheduler_size);
+#endif
+    lr_emu_switch(&fibre->stack_pointer, scheduler_stack);
+#ifdef LR_ASAN
+    __sanitizer_finish_switch_fiber(fibre->sanitizer, &scheduler_bottom, &scheduler_size);
+#endif
+}
+
+void enter() {
+#ifdef LR_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler_bottom, &scheduler_size);
+#endif
+    body(arguments);
+    fibre->done = true;
+    --block->live;
+    warp().alive &= ~(1u << lane());
+    schedule->progress = schedule->round;
+    // A barrier that waits for the living is complete where this thread was the last one missing.
+    Barrier& all = block->barriers[0];
+    if (block->live > 0 && all.arrived >= block->live) {
+        all.arrived = 0;
+        ++all.generation;
+    }
+    to_scheduler();
+    abort(); // a finished fibre is never resumed
+}
+
+struct Stacks {
+    std::vector<char*> spare;
+    ~Stacks() {
+        for (char* s : spare) free(s);
+    }
+    char* take() {
+        if (spare.empty()) return static_cast<char*>(aligned_alloc(4096, StackBytes));
+        char* s = spare.back();
+        spare.pop_back();
+        return s;
+    }
+};
+thread_local Stacks stacks;
+
+void start(Fibre& f, uint32_t thread) {
+    f.thread = thread;
+    f.stack = stacks.take();
+#if defined(__x86_64__)
+    void** top = reinterpret_cast<void**>(f.stack + StackBytes - 64);
+    *--top = nullptr;
+    *--top = reinterpret_cast<void*>(enter);
+    top -= 6; // the registers that the first switch pops
+    memset(top, 0, 6 * sizeof(void*));
+    f.stack_pointer = top;
+#else
+    auto* context = new (f.stack) ucontext_t;
+    getcontext(context);
+    context->uc_stack.ss_sp = f.stack + 4096;
+    context->uc_stack.ss_size = StackBytes - 4096;
+    makecontext(context, enter, 0);
+    f.stack_pointer = context;
+#endif
+}
+
+struct Launch {
+    Dim grid;
+    uint32_t threads, shared_bytes;
+    void (*body)(const void*);
+    const void* args;
+};
+
+void prepare(Block& b, const Launch& launch, Dim index) {
+    b.index = index;
+    b.grid = launch.grid;
+    b.threads = b.live = launch.threads;
+    b.shared_bytes = launch.shared_bytes;
+    b.shared = static_cast<unsigned char*>(aligned_alloc(1024, (launch.shared_bytes + 1023) / 1024 * 1024 + 1024));
+    memset(b.shared, 0xFF, launch.shared_bytes); // NaN: reading what nobody wrote shows
+    b.warps.resize((launch.threads + WarpSize - 1) / WarpSize);
+    b.groups.resize((launch.threads + GroupSize - 1) / GroupSize);
+    b.fibres.resize(launch.threads);
+    for (uint32_t t = 0; t < launch.threads; ++t) {
+        start(b.fibres[t], t);
+        b.warps[t / WarpSize].alive |= 1u << (t % WarpSize);
+    }
+}
+
+void finish(Block& b) {
+    for (Fibre& f : b.fibres) stacks.spare.push_back(f.stack);
+    free(b.shared);
+    b.shared = nullptr;
+}
+
+std::string stuck(const std::vector<std::unique_ptr<Block>>& blocks) {
+    std::string text = "deadlock: no thread can go on;";
+    for (const auto& b : blocks) {
+        std::string last;
+        for (const Fibre& f : b->fibres) {
+            if (f.done || last == f.where) continue; // one line a run of threads with the same place
+            last = f.where;
+            text += " block " + std::to_string(b->index.x) + " thread " + std::to_string(f.thread) + " waits in " + last + ";";
+            if (text.size() > 1500) return text + " ...";
+        }
+    }
+    return text;
+}
+
+// Runs blocks together until all threads have returned, or the launch fails.
+void run(const std::vector<std::unique_ptr<Block>>& blocks, Schedule& plan) {
+    schedule = &plan;
+    for (uint32_t live = 1; live > 0; ++plan.round) {
+        live = 0;
+        for (const auto& b : blocks) {
+            block = b.get();
+            bool stalled = plan.round - plan.progress > Stall; // then one of the late copies lands
+            for (size_t i = 0; i < b->landings.size();) {
+                const bool late = b->landings[i].round == Landing::Last;
+                if (late ? !stalled : b->landings[i].round > plan.round) {
+                    ++i;
+                    continue;
+                }
+                if (late) stalled = false;
+                auto copy = std::move(b->landings[i].copy);
+                b->landings.erase(b->landings.begin() + static_cast<ptrdiff_t>(i));
+                copy();
+                plan.progress = plan.round;
+            }
+            const uint32_t n = b->threads;
+            for (uint32_t k = 0; k < n && plan.failure.empty(); ++k) {
+                // 97 is prime, so the strided order visits every thread once unless n is a multiple of it; then it is forward.
+                const uint32_t i = plan.order == 1 ? n - 1 - k : plan.order == 2 && n % 97 ? uint32_t((uint64_t(k) * 97 + 13) % n) : k;
+                if (!b->fibres[i].done) to_fibre(b->fibres[i]);
+            }
+            live += b->live;
+            if (!plan.failure.empty()) return;
+        }
+        if (live > 0 && plan.round - plan.progress > Patience) {
+            plan.failure = stuck(blocks);
+            return;
+        }
+    }
+}
+
+} // namespace
+
+void give_way() { to_scheduler(); }
+
+void fail(std::string what) {
+    if (schedule->failure.empty())
+        schedule->failure = what + " (block " + std::to_string(block->index.x) + "," + std::to_string(block->index.y) + " thread " + std::to_string(fibre ? fibre->thread : 0) + ")";
+    for (;;) to_scheduler();
+}
+
+} // namespace emu
+
+// How a launch is run: together 1 interleaves all blocks of the grid on one host thread (flags, tickets); else blocks run one after another.
+struct LrEmuOptions {
+    int32_t together, lazy, order;
+    uint32_t seed;
+};
+
+LR_EXPORT int32_t lr_emu_find(const char* name, int32_t dtype, uint32_t* args_bytes, uint32_t* threads) {
+    for (const emu::Entry* e = emu::Entry::first; e; e = e->next)
+        if (e->dtype == dtype && !strcmp(e->name, name)) {
+            *args_bytes = e->args_bytes;
+            *threads = e->threads;
+            return 1;
+        }
+    return 0;
+}
+
+// 0 done; 1 no such kernel; 2 failed, with the reason in message
+LR_EXPORT int32_t lr_emu_launch(const char* name, int32_t dtype, const uint32_t* grid, uint32_t threads, uint32_t shared_bytes, const void* args, const LrEmuOptions* options, char* message, int32_t capacity) {
+    const emu::Entry* entry = emu::Entry::first;
+    while (entry && (entry->dtype != dtype || strcmp(entry->name, name))) entry = entry->next;
+    if (!entry) return 1;
+    const emu::Launch launch = {{grid[0], grid[1], grid[2]}, threads, shared_bytes, entry->body, args};
+    const uint64_t count = uint64_t(grid[0]) * grid[1] * grid[2];
+    auto index = [&](uint64_t i) { return emu::Dim{uint32_t(i % grid[0]), uint32_t(i / grid[0] % grid[1]), uint32_t(i / grid[0] / grid[1])}; };
+    std::mutex guard;
+    std::string failure;
+    auto batch = [&](uint64_t first, uint64_t last) {
+        emu::body = launch.body;
+        emu::arguments = launch.args;
+        emu::Schedule plan;
+        plan.lazy = options->lazy != 0;
+        plan.order = options->order;
+        plan.random = options->seed + uint32_t(first) * 7919u + 1u;
+        std::vector<std::unique_ptr<emu::Block>> blocks;
+        for (uint64_t i = first; i < last; ++i) {
+            blocks.push_back(std::make_unique<emu::Block>());
+            emu::prepare(*blocks.back(), launch, index(i));
+        }
+        emu::run(blocks, plan);
+        for (auto& b : blocks) emu::finish(*b);
+        if (plan.failure.empty()) return true;
+        std::lock_guard<std::mutex> lock(guard);
+        if (failure.empty()) failure = plan.failure;
+        return false;
+    };
+    if (options->together) {
+        batch(0, count);
+    } else {
+        std::atomic<uint64_t> next{0};
+        std::atomic<bool> stop{false};
+        auto work = [&] {
+            for (uint64_t i; !stop && (i = next++) < count;)
+                if (!batch(i, i + 1)) stop = true;
+        };
+        const unsigned cores = std::thread::hardware_concurrency();
+        std::vector<std::thread> helpers;
+        for (unsigned t = 1; t < cores && t < count && t < 8; ++t) helpers.emplace_back(work);
+        work();
+        for (auto& t : helpers) t.join();
+    }
+    if (failure.empty()) return 0;
+    if (capacity > 0) {
+        strncpy(message, failure.c_str(), size_t(capacity) - 1);
+        message[capacity - 1] = 0;
+    }
+    return 2;
+}

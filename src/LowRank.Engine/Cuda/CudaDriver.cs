@@ -1,0 +1,65 @@
+namespace LowRank;
+
+/// <summary>One launch of a device function over a grid of blocks.</summary>
+/// <param name="File">The kernel file.</param>
+/// <param name="Name">The function in it.</param>
+/// <param name="Type">Type of activations the file is compiled for.</param>
+/// <param name="Blocks">Grid.</param>
+/// <param name="Threads">A block.</param>
+/// <param name="SharedBytes">Dynamic shared memory a block.</param>
+internal readonly record struct CudaLaunch(string File, string Name, DType Type, (uint X, uint Y, uint Z) Blocks, int Threads, int SharedBytes)
+{
+    /// <summary>Blocks wait for each other, so all must be resident at once.</summary>
+    public bool Together { get; init; }
+
+    public override string ToString() => $"{Name} ({Type}, grid {Blocks.X}x{Blocks.Y}x{Blocks.Z}, {Threads} threads, {SharedBytes} bytes shared)";
+}
+
+/// <summary>What a CUDA device needs of the machine below: the real driver, or the emulator. One owner thread.</summary>
+internal abstract class CudaDriver : IDisposable
+{
+    /// <summary>Short name of the device: <c>cuda:0</c>, <c>emulated</c>.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>Compute capability times 10: 80, 86, 89, 90.</summary>
+    public abstract int Architecture { get; }
+
+    /// <summary>Multiprocessors: grids of persistent kernels are made for them.</summary>
+    public abstract int Multiprocessors { get; }
+
+    /// <summary>True where device memory is host memory, so that a float64 reference can run on it.</summary>
+    public abstract bool IsHostMemory { get; }
+
+    public abstract nint Allocate(nuint bytes);
+
+    public abstract void Release(nint block);
+
+    public abstract void Upload(ReadOnlySpan<byte> from, nint to);
+
+    public abstract void Download(nint from, Span<byte> to);
+
+    public abstract void Copy(nint from, nint to, nuint bytes);
+
+    /// <summary>Zeros, in the order of launches.</summary>
+    public abstract void Clear(nint block, nuint bytes);
+
+    public abstract void Synchronize();
+
+    /// <summary>Describes a matrix [rows, cols] of 16-bit elements for bulk copies of boxes, their rows swizzled by 128 bytes.</summary>
+    /// <exception cref="KernelException">Address, pitch or box break the hardware's rules.</exception>
+    public abstract TensorMap Encode(nint data, DType type, long rows, long cols, int boxRows, int boxCols);
+
+    /// <summary>Starts a function on one argument struct.</summary>
+    /// <exception cref="KernelException">It cannot be compiled, loaded or launched: names the launch and the cause.</exception>
+    public abstract unsafe void Launch(in CudaLaunch launch, void* args, int bytes);
+
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    protected virtual void Dispose(bool disposing)
+    {
+    }
+}

@@ -1,0 +1,243 @@
+namespace LowRank;
+
+/// <summary>Plans of the matrix kernels: which products make them up, and what each reads and writes. Formulas stand in lowrank.h.</summary>
+internal static class CudaMatrixPlans
+{
+    private const string File = "gemm.cu";
+    private const int Side = 64;
+
+    public static bool MatMul(CudaStream on, in MatMulArgs a) => Multiply(on, a.DType, new GemmArgs
+    {
+        A = a.TransposeA != 0 ? new(a.A, a.DType, 1, a.M) : new(a.A, a.DType, a.K, 1),
+        B = a.TransposeB != 0 ? new(a.B, a.DType, a.K, 1) : new(a.B, a.DType, 1, a.N),
+        Y = a.C,
+        YType = a.DType,
+        M = a.M,
+        N = a.N,
+        K = a.K,
+        Scale = a.Scale,
+        Add = a.Add & 1,
+    });
+
+    public static bool Linear(CudaStream on, in LinearArgs a) => Forward(on, new LoraArgs
+    {
+        X = a.X,
+        W = a.W,
+        Bias = a.Bias,
+        Y = a.Y,
+        Tokens = a.Tokens,
+        N = a.N,
+        K = a.K,
+        DType = a.DType,
+        WType = a.WType,
+        WLayout = a.WLayout,
+    });
+
+    public static bool LinearGrad(CudaStream on, in LinearGradArgs a)
+    {
+        bool done = Backward(on, new LoraGradArgs
+        {
+            X = a.X,
+            W = a.W,
+            Dy = a.Dy,
+            Dx = a.Dx,
+            Dbias = a.Dbias,
+            Tokens = a.Tokens,
+            N = a.N,
+            K = a.K,
+            DType = a.DType,
+            WType = a.WType,
+            WLayout = a.WLayout,
+            Add = (a.Add & 1) | (((a.Add >> 2) & 1) << 4),
+        });
+        return done && (a.Dw == 0 || Multiply(on, a.DType, new GemmArgs
+        {
+            A = new(a.Dy, a.DType, 1, a.N),
+            B = new(a.X, a.DType, 1, a.K),
+            Y = a.Dw,
+            YType = a.WType,
+            M = a.N,
+            N = a.K,
+            K = a.Tokens,
+            Scale = 1,
+            Add = (a.Add >> 1) & 1,
+        }));
+    }
+
+    public static bool Forward(CudaStream on, in LoraArgs a)
+    {
+        if (a.WLayout != Layout.Rows)
+        {
+            return false;
+        }
+        if (TryHopper(on, in a))
+        {
+            return true;
+        }
+        if (a.R > 0)
+        {
+            Multiply(on, a.DType, new GemmArgs { A = new(a.Xa != 0 ? a.Xa : a.X, a.DType, a.K, 1), B = new(a.A, DType.F32, a.K, 1), Y = a.T, YType = DType.F32, M = a.Tokens, N = a.R, K = a.K, Scale = a.Scale });
+        }
+        return Multiply(on, a.DType, new GemmArgs
+        {
+            A = new(a.X, a.DType, a.K, 1),
+            B = new(a.W, a.WType, a.K, 1),
+            Ta = new(a.T, DType.F32, a.R, 1),
+            Tb = new(a.B, DType.F32, a.R, 1),
+            C = a.C,
+            Bias = a.Bias,
+            Y = a.Y,
+            Y0 = a.Y0,
+            YType = a.DType,
+            M = a.Tokens,
+            N = a.N,
+            K = a.K,
+            R = a.R,
+            Scale = 1,
+        });
+    }
+
+    public static bool Backward(CudaStream on, in LoraGradArgs a)
+    {
+        if (a.WLayout != Layout.Rows)
+        {
+            return false;
+        }
+        int parts = Parts(a.Tokens);
+        bool sums = a.Dbias != 0 || a.Dc != 0, wantU = a.R > 0 && (a.Dx != 0 || a.Dxa != 0 || a.Da != 0);
+        long uBytes = wantU ? (((long)a.Tokens * a.R * sizeof(float)) + 255) & ~255L : 0, sumBytes = sums ? 2L * parts * a.N * sizeof(float) : 0;
+        on.Reserve(uBytes + sumBytes + 512);
+        nint u = wantU ? on.Workspace(uBytes) : 0, work = sums ? on.Workspace(sumBytes) : 0;
+        var e = new GemmOperand(a.Dy, a.DType, a.N, 1, a.C);
+        var down = new GemmOperand(a.A, DType.F32, 1, a.K);     // A as [k, r]
+        if (wantU)
+        {
+            Multiply(on, a.DType, new GemmArgs { A = e, B = new(a.B, DType.F32, 1, a.R), Y = u, YType = DType.F32, M = a.Tokens, N = a.R, K = a.N, Scale = a.Scale });
+        }
+        if (a.Dx != 0)
+        {
+            bool fused = a.R > 0 && a.Xa == 0;
+            Multiply(on, a.DType, new GemmArgs { A = e, B = new(a.W, a.WType, 1, a.K), Ta = new(u, DType.F32, a.R, 1), Tb = down, Y = a.Dx, YType = a.DType, M = a.Tokens, N = a.K, K = a.N, R = fused ? a.R : 0, Scale = 1, Add = a.Add & 1 });
+        }
+        if (a.Dxa != 0)
+        {
+            Multiply(on, a.DType, new GemmArgs { A = new(u, DType.F32, a.R, 1), B = down, Y = a.Dxa, YType = a.DType, M = a.Tokens, N = a.K, K = a.R, Scale = 1, Add = (a.Add >> 1) & 1 });
+        }
+        if (a.Da != 0)
+        {
+            Multiply(on, a.DType, new GemmArgs { A = new(u, DType.F32, 1, a.R), B = new(a.Xa != 0 ? a.Xa : a.X, a.DType, 1, a.K), Y = a.Da, YType = DType.F32, M = a.R, N = a.K, K = a.Tokens, Scale = 1, Add = (a.Add >> 2) & 1 });
+        }
+        if (a.Db != 0)
+        {
+            // dBᵀ [r, n], so that c scales its columns
+            Multiply(on, a.DType, new GemmArgs { A = new(a.T, DType.F32, 1, a.R), B = new(a.Dy, a.DType, 1, a.N), C = a.C, Y = a.Db, YType = DType.F32, YRowStride = 1, YColStride = a.R, M = a.R, N = a.N, K = a.Tokens, Scale = 1, Add = (a.Add >> 3) & 1 });
+        }
+        if (sums)
+        {
+            on.Run(File, "column_sums", a.DType, ((a.N + 31) / 32, parts, 1), 256, 512 * sizeof(float), new ColumnSumArgs { Dy = a.Dy, Y0 = a.Dc != 0 ? a.Y0 : 0, Work = work, Rows = a.Tokens, Cols = a.N, Parts = parts });
+            AddUp(on, a.DType, work, parts, a.N, a.Dbias, (a.Add >> 4) & 1);
+            AddUp(on, a.DType, work + (nint)((long)parts * a.N * sizeof(float)), parts, a.N, a.Dc, (a.Add >> 5) & 1);
+        }
+        return true;
+    }
+
+    public static bool AddMatMul(CudaStream on, in AddMatMulArgs a) => Multiply(on, a.DType, new GemmArgs
+    {
+        A = a.Transpose != 0 ? new(a.A, DType.F32, 1, a.N) : new(a.B, DType.F32, a.R, 1),
+        B = a.Transpose != 0 ? new(a.B, DType.F32, a.R, 1) : new(a.A, DType.F32, 1, a.K),
+        W = a.W,
+        WType = a.WType,
+        Y = a.Y,
+        YType = a.DType,
+        M = a.N,
+        N = a.K,
+        K = a.R,
+        Scale = a.Scale,
+    });
+
+    public static bool RowNorm(CudaStream on, in RowNormArgs a)
+    {
+        if (a.WLayout != Layout.Rows)
+        {
+            return false;
+        }
+        int r = a.A == 0 ? 0 : a.R;
+        long product = (((long)a.N * r * sizeof(float)) + 255) & ~255L;
+        on.Reserve(product + ((long)r * r * sizeof(float)) + 512);
+        nint p = on.Workspace(product), gram = on.Workspace((long)r * r * sizeof(float));
+        if (r > 0)
+        {
+            var rows = new GemmOperand(a.A, DType.F32, a.K, 1);
+            Multiply(on, DType.F32, new GemmArgs { A = new(a.W, a.WType, a.K, 1), B = rows, Y = p, YType = DType.F32, M = a.N, N = r, K = a.K, Scale = 1 });
+            Multiply(on, DType.F32, new GemmArgs { A = rows, B = rows, Y = gram, YType = DType.F32, M = r, N = r, K = a.K, Scale = 1 });
+        }
+        return on.Run(File, "row_norm_end", DType.F32, ((a.N + 3) / 4, 1, 1), 128, 0, new RowNormEndArgs { Op = a, P = p, Gram = gram });
+    }
+
+    /// <summary>Parts of the rows that column sums are made by: a function of the shape alone.</summary>
+    public static int Parts(long rows) => (int)Math.Clamp(rows / 256, 1, 64);
+
+    /// <summary>y (+)= the sum of parts [parts, cols]; nothing where y is not wanted.</summary>
+    public static void AddUp(CudaStream on, DType type, nint work, int parts, long cols, nint y, uint add)
+    {
+        if (y != 0)
+        {
+            on.Run("rows.cu", "sum_parts", type, ((cols + 255) / 256, 1, 1), 256, 0, new SumPartsArgs { Parts = work, Y = y, Cols = cols, Count = parts, DType = DType.F32, Scale = 1, Add = add });
+        }
+    }
+
+    /// <summary>The fused kernel of lora_sm90.cu, where types, alignment and rank allow it and there is a tile's worth of work.</summary>
+    private static bool TryHopper(CudaStream on, in LoraArgs a)
+    {
+        const int Rows = 128, Depth = 64, Stages = 4, Threads = 384;
+        bool halves = a.DType is DType.BF16 or DType.F16 && a.WType == a.DType;
+        if (on.Architecture != 90 || !halves || a.R is < 1 or > 64 || a.Xa != 0 || a.Y0 != 0 || a.K % 8 != 0 || a.K < Depth || a.Tokens < Rows || a.N < Rows || a.X % 16 != 0 || a.W % 16 != 0)
+        {
+            return false;
+        }
+        int rank = a.R <= 16 ? 16 : a.R <= 32 ? 32 : 64, rowTiles = (a.Tokens + Rows - 1) / Rows;
+        int width = (a.N + 255) / 256 * rowTiles >= on.Multiprocessors ? 256 : 128, colTiles = (a.N + width - 1) / width;
+        long aBytes = Round(2L * rank * a.K), bBytes = Round(2L * a.N * rank), tBytes = Round(2L * a.Tokens * rank), flagBytes = Round(2L * rowTiles * sizeof(int));
+        on.Reserve(aBytes + bBytes + tBytes + flagBytes);
+        nint a16 = on.Workspace(aBytes), b16 = on.Workspace(bBytes), t16 = on.Workspace(tBytes), flags = on.Workspace(flagBytes);
+        Pad(on, a.DType, a.A, a.R, a.K, a16, rank, a.K);
+        Pad(on, a.DType, a.B, a.N, a.R, b16, a.N, rank);
+        on.Clear(flags, flagBytes);
+        long stage = 2L * Depth * (Rows + width + rank);
+        return on.Run("lora_sm90.cu", $"lora_forward_n{width}_r{rank}", a.DType, (Math.Min((long)rowTiles * colTiles, on.Multiprocessors), 1, 1), Threads, (int)((Stages * stage) + (2 * Stages * 8)), new LoraSm90Args
+        {
+            X = on.Map(a.X, a.DType, a.Tokens, a.K, Rows, Depth),
+            W = on.Map(a.W, a.DType, a.N, a.K, width, Depth),
+            A = on.Map(a16, a.DType, rank, a.K, rank, Depth),
+            B = on.Map(b16, a.DType, a.N, rank, width, Depth),
+            C = a.C,
+            Bias = a.Bias,
+            Y = a.Y,
+            T32 = a.T,
+            T16 = t16,
+            Flags = flags,
+            Tokens = a.Tokens,
+            N = a.N,
+            K = a.K,
+            R = a.R,
+            RowTiles = rowTiles,
+            ColTiles = colTiles,
+            Scale = (float)a.Scale,
+        }, together: true);
+
+        static long Round(long bytes) => (bytes + 255) & ~255L;
+    }
+
+    private static void Pad(CudaStream on, DType type, nint from, int fromRows, int fromCols, nint to, int rows, int cols) =>
+        on.Run("rows.cu", "pad", type, (Math.Min((((long)rows * cols) + 255) / 256, 32L * on.Multiprocessors), 1, 1), 256, 0, new PadArgs { From = from, To = to, FromRows = fromRows, FromCols = fromCols, Rows = rows, Cols = cols });
+
+    private static bool Multiply(CudaStream on, DType type, GemmArgs a)
+    {
+        if (a.YRowStride == 0)
+        {
+            (a.YRowStride, a.YColStride) = (a.N, 1);
+        }
+        int tile = type == DType.F32 ? Side * 33 * 4 : Side * 40 * 2;
+        return on.Run(File, "gemm", type, ((a.N + Side - 1) / Side, (a.M + Side - 1) / Side, 1), 128, 2 * tile, in a);
+    }
+}

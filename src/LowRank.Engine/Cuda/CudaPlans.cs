@@ -1,0 +1,138 @@
+namespace LowRank;
+
+/// <summary>Plans of the CUDA kernels: what each row of <see cref="Kernels"/> launches. One function a shape of kernel.</summary>
+internal static class CudaPlans
+{
+    private const int Threads = 256;
+    private const int MostHeadElements = 256;
+    private const string Pointwise = "pointwise.cu", Norm = "norm.cu", Rows = "rows.cu", Loss = "loss.cu", AttentionFile = "attention.cu", Adam = "adam.cu";
+
+    /// <summary>An elementwise function, 16 bytes a thread and operand.</summary>
+    public static CudaPlan<UnaryArgs> Unary(string name) => (CudaStream on, in UnaryArgs a) => on.Run(Pointwise, name, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
+
+    public static CudaPlan<UnaryGradArgs> UnaryGrad(string name) => (CudaStream on, in UnaryGradArgs a) => on.Run(Pointwise, name, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
+
+    public static CudaPlan<BinaryArgs> Binary(string name) => (CudaStream on, in BinaryArgs a) => on.Run(Pointwise, name, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
+
+    public static CudaPlan<BinaryGradArgs> BinaryGrad(string name) => (CudaStream on, in BinaryGradArgs a) =>
+    {
+        if (a.Dx != 0)
+        {
+            on.Run(Pointwise, name + "_x", a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
+        }
+        if (a.Dz != 0)
+        {
+            on.Run(Pointwise, name + "_z", a.DType, ((a.Period + 31) / 32, 1, 1), Threads, 8 * 32 * sizeof(float), in a);
+        }
+        return true;
+    };
+
+    public static bool ScaleRows(CudaStream on, in ScaleRowsArgs a) => on.Run(Pointwise, "scale_rows_forward", a.DType, (a.Rows, 1, 1), Threads, 0, in a);
+
+    public static bool ScaleRowsGrad(CudaStream on, in ScaleRowsGradArgs a) => on.Run(Pointwise, "scale_rows_backward", a.DType, (a.Rows, 1, 1), Threads, Threads / 32 * sizeof(float), in a);
+
+    public static bool Dropout(CudaStream on, in DropoutArgs a) => on.Run(Pointwise, "dropout", a.DType, Each(on, a.Count, 4), Threads, 0, in a);
+
+    public static bool Convert(CudaStream on, in ConvertArgs a) =>
+        IsComputed(a.From) && IsComputed(a.To) && on.Run(Pointwise, "convert", a.To, Each(on, a.Count, 4), Threads, 0, in a);
+
+    public static bool Fill(CudaStream on, in FillArgs a)
+    {
+        if (IsComputed(a.DType))
+        {
+            return on.Run(Pointwise, "fill", a.DType, Each(on, a.Count, 4), Threads, 0, in a);
+        }
+        return a.Value == 0 && on.Clear(a.Y, a.Count * a.DType.Size());
+    }
+
+    public static bool LayerNorm(CudaStream on, in LayerNormArgs a) => on.Run(Norm, "layer_norm_forward", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in a);
+
+    public static bool LayerNormGrad(CudaStream on, in LayerNormGradArgs a)
+    {
+        if (a.Dx != 0)
+        {
+            on.Run(Norm, "layer_norm_backward_x", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in a);
+        }
+        if (a.Dweight != 0 || a.Dbias != 0)
+        {
+            int parts = CudaMatrixPlans.Parts(a.Rows);
+            nint work = on.Workspace(2L * parts * a.Cols * sizeof(float));
+            on.Run(Norm, "layer_norm_backward_w", a.DType, ((a.Cols + 31) / 32, parts, 1), Threads, 512 * sizeof(float), new Planned<LayerNormGradArgs> { Op = a, Work = work, Parts = parts });
+            CudaMatrixPlans.AddUp(on, a.DType, work, parts, a.Cols, a.Dweight, (a.Add >> 1) & 1);
+            CudaMatrixPlans.AddUp(on, a.DType, work + (nint)((long)parts * a.Cols * sizeof(float)), parts, a.Cols, a.Dbias, (a.Add >> 2) & 1);
+        }
+        return true;
+    }
+
+    public static bool Gather(CudaStream on, in GatherArgs a) => a.DType == a.WType && on.Run(Rows, "gather_forward", a.DType, (a.Rows, 1, 1), 128, 0, in a);
+
+    public static bool GatherGrad(CudaStream on, in GatherGradArgs a)
+    {
+        if ((a.Add & 1) == 0)
+        {
+            on.Clear(a.Dtable, (long)a.TableRows * a.Cols * a.DType.Size());
+        }
+        return on.Run(Rows, "gather_backward", a.DType, (a.Rows, 1, 1), 128, 129 * sizeof(int), in a);
+    }
+
+    public static bool Prepend(CudaStream on, in PrependArgs a) => on.Run(Rows, "prepend_forward", a.DType, (a.Tokens + 1, a.Batch, 1), 128, 0, in a);
+
+    public static bool PrependGrad(CudaStream on, in PrependGradArgs a) => on.Run(Rows, "prepend_backward", a.DType, (a.Tokens + 1, a.Batch, 1), 128, 0, in a);
+
+    public static bool Transpose(CudaStream on, in TransposeArgs a) => on.Run(Rows, "transpose", a.DType, ((a.Cols + 31) / 32, (a.Rows + 31) / 32, a.Batch), Threads, 32 * 33 * a.DType.Size(), in a);
+
+    public static bool Unfold(CudaStream on, in UnfoldArgs a) => on.Run(Rows, "unfold", a.DType, Each(on, (long)a.Batch * a.OutH * a.OutW * a.Channels * a.KernelH * a.KernelW, 1), Threads, 0, in a);
+
+    public static bool Fold(CudaStream on, in UnfoldArgs a) => on.Run(Rows, "fold", a.DType, Each(on, (long)a.Batch * a.Channels * a.Height * a.Width, 1), Threads, 0, in a);
+
+    public static bool CrossEntropy(CudaStream on, in CrossEntropyArgs a)
+    {
+        var planned = new Planned<CrossEntropyArgs> { Op = a, Work = on.Workspace((long)a.Rows * sizeof(float)) };
+        on.Run(Loss, "cross_entropy_rows", a.DType, (a.Rows, 1, 1), Threads, 8 * sizeof(float), in planned);
+        return on.Run(Loss, "cross_entropy_mean", a.DType, (1, 1, 1), Threads, Threads * sizeof(double), in planned);
+    }
+
+    public static bool CrossEntropyGrad(CudaStream on, in CrossEntropyGradArgs a) => on.Run(Loss, "cross_entropy_backward", a.DType, (a.Rows, 1, 1), Threads, 0, in a);
+
+    public static bool SquaredError(CudaStream on, in SquaredErrorArgs a)
+    {
+        int parts = (int)Each(on, a.Count, 1).X;
+        var planned = new Planned<SquaredErrorArgs> { Op = a, Work = on.Workspace((long)parts * sizeof(double)), Parts = parts };
+        on.Run(Loss, "squared_error_parts", a.DType, (parts, 1, 1), Threads, Threads * sizeof(double), in planned);
+        return on.Run(Loss, "squared_error_mean", a.DType, (1, 1, 1), 32, 0, in planned);
+    }
+
+    public static bool SquaredErrorGrad(CudaStream on, in SquaredErrorGradArgs a) => on.Run(Loss, "squared_error_backward", a.DType, Each(on, a.Count, 1), Threads, 0, in a);
+
+    public static bool Attention(CudaStream on, in AttentionArgs a) =>
+        a.Dim <= MostHeadElements && on.Run(AttentionFile, "attention_forward", a.DType, ((a.Queries + 3) / 4, a.Heads, a.Batch), 128, 4 * a.Dim * sizeof(float), in a);
+
+    public static bool AttentionGrad(CudaStream on, in AttentionGradArgs a)
+    {
+        if (a.Dim > MostHeadElements)
+        {
+            return false;
+        }
+        var planned = new Planned<AttentionGradArgs> { Op = a, Work = on.Workspace((long)a.Batch * a.Heads * a.Queries * sizeof(float)) };
+        on.Run(AttentionFile, "attention_backward_q", a.DType, ((a.Queries + 3) / 4, a.Heads, a.Batch), 128, 8 * a.Dim * sizeof(float), in planned);
+        return (a.Dk == 0 && a.Dv == 0) || on.Run(AttentionFile, "attention_backward_kv", a.DType, ((a.Keys + 3) / 4, a.KvHeads, a.Batch), 128, 8 * a.Dim * sizeof(float), in planned);
+    }
+
+    public static bool SquareSum(CudaStream on, in SquareSumArgs a)
+    {
+        int parts = 2 * on.Multiprocessors;
+        var planned = new Planned<SquareSumArgs> { Op = a, Work = on.Workspace((long)parts * sizeof(double)), Parts = parts };
+        on.Run(Adam, "square_sum_parts", a.DType, (parts, 1, 1), Threads, Threads * sizeof(double), in planned);
+        return on.Run(Adam, "square_sum_total", a.DType, (1, 1, 1), 32, 0, in planned);
+    }
+
+    public static bool AdamW(CudaStream on, in AdamWArgs a) => on.Run(Adam, "adamw", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
+
+    public static bool Sgd(CudaStream on, in SgdArgs a) => on.Run(Adam, "sgd", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
+
+    private static bool IsComputed(DType type) => type is DType.F32 or DType.BF16 or DType.F16;
+
+    // Enough blocks to fill the device eight times over, no more: the kernels stride over what is left.
+    private static (long X, long Y, long Z) Each(CudaStream on, long count, int perThread) =>
+        (Math.Min((count + ((long)Threads * perThread) - 1) / ((long)Threads * perThread), 8L * 4 * on.Multiprocessors), 1, 1);
+}

@@ -1,0 +1,90 @@
+namespace LowRank;
+
+/// <summary>How a kernel row becomes launches on a CUDA device: a pure function of its arguments and the device. False, before anything was launched,
+/// where no kernel takes these arguments.</summary>
+internal delegate bool CudaPlan<TArgs>(CudaStream on, in TArgs args) where TArgs : unmanaged, IKernelArgs;
+
+/// <summary>What a plan may do: launch functions in order, and use workspace that lives until the plan ends.</summary>
+internal sealed class CudaStream(CudaDriver driver)
+{
+    private nint workspace;
+    private nuint size, used;
+
+    /// <summary>Compute capability times 10.</summary>
+    public int Architecture => driver.Architecture;
+
+    /// <summary>Multiprocessors of the device.</summary>
+    public int Multiprocessors => driver.Multiprocessors;
+
+    /// <summary>Device memory of undefined content, aligned to 256 bytes, until the plan ends. Ask for all of it before the first launch.</summary>
+    public nint Workspace(long bytes)
+    {
+        var rounded = (nuint)((bytes + 255) & ~255L);
+        if (used + rounded > size)
+        {
+            if (used > 0)
+            {
+                throw new InvalidOperationException("CudaStream: a plan asked for more workspace than it reserved; call Reserve with the sum first");
+            }
+            Reserve((long)rounded);
+        }
+        nint block = workspace + (nint)used;
+        used += rounded;
+        return block;
+    }
+
+    /// <summary>Makes room for so many bytes of workspace in all.</summary>
+    public void Reserve(long bytes)
+    {
+        if ((nuint)bytes > size)
+        {
+            driver.Synchronize();
+            if (workspace != 0)
+            {
+                driver.Release(workspace);
+            }
+            (workspace, size) = (0, 0);
+            size = (nuint)((bytes + (1 << 20) - 1) & ~((1L << 20) - 1));
+            workspace = driver.Allocate(size);
+        }
+    }
+
+    /// <summary>As <see cref="CudaDriver.Encode"/>.</summary>
+    public TensorMap Map(nint data, DType type, long rows, long cols, int boxRows, int boxCols) => driver.Encode(data, type, rows, cols, boxRows, boxCols);
+
+    /// <summary>Sets device memory to zero.</summary>
+    /// <returns>True.</returns>
+    public bool Clear(nint block, long bytes)
+    {
+        driver.Clear(block, (nuint)bytes);
+        return true;
+    }
+
+    /// <summary>Launches a function; nothing to do where the grid is empty.</summary>
+    /// <returns>True, so that a plan of one launch is one expression.</returns>
+    public unsafe bool Run<TArgs>(string file, string name, DType type, (long X, long Y, long Z) blocks, int threads, int shared, in TArgs args, bool together = false) where TArgs : unmanaged
+    {
+        if (blocks.X <= 0 || blocks.Y <= 0 || blocks.Z <= 0)
+        {
+            return true;
+        }
+        fixed (TArgs* p = &args)
+        {
+            driver.Launch(new CudaLaunch(file, name, type, (checked((uint)blocks.X), checked((uint)blocks.Y), checked((uint)blocks.Z)), threads, shared) { Together = together }, p, sizeof(TArgs));
+        }
+        return true;
+    }
+
+    /// <summary>The plan has ended.</summary>
+    public void End() => used = 0;
+
+    /// <summary>Gives the workspace back.</summary>
+    public void Free()
+    {
+        if (workspace != 0)
+        {
+            driver.Release(workspace);
+            (workspace, size) = (0, 0);
+        }
+    }
+}

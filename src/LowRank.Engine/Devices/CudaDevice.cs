@@ -1,0 +1,61 @@
+namespace LowRank;
+
+/// <summary>A device of CUDA kernels over a driver: the real one, or the emulator, which runs the same plans.</summary>
+internal sealed class CudaDevice : Device
+{
+    private readonly CudaDriver driver;
+    private readonly CudaStream stream;
+
+    public CudaDevice(CudaDriver driver) => (this.driver, stream) = (driver, new CudaStream(driver));
+
+    public override string Name => driver.Name;
+
+    /// <summary>The machine below.</summary>
+    public CudaDriver Driver => driver;
+
+    internal override nint Allocate(nuint bytes) => driver.Allocate(bytes);
+
+    internal override void Release(nint block) => driver.Release(block);
+
+    internal override void Upload(ReadOnlySpan<byte> from, nint to) => driver.Upload(from, to);
+
+    internal override void Download(nint from, Span<byte> to) => driver.Download(from, to);
+
+    internal override void Copy(nint from, nint to, nuint bytes) => driver.Copy(from, to, bytes);
+
+    public override void Synchronize() => driver.Synchronize();
+
+    internal override void Launch<TArgs>(Kernel<TArgs> kernel, in TArgs args)
+    {
+        if (args.Type != DType.F64 && kernel.Cuda is { } plan)
+        {
+            try
+            {
+                if (plan(stream, in args))
+                {
+                    return;
+                }
+            }
+            finally
+            {
+                stream.End();
+            }
+        }
+        if (!driver.IsHostMemory)
+        {
+            throw new KernelException($"{kernel.Name} ({args.Type}): there is no CUDA kernel for it, want {(args.Type == DType.F64 ? "F32, BF16 or F16 on a GPU: F64 runs on the cpu device" : "another device")}");
+        }
+        if (args.Type != DType.F64)
+        {
+            CountFallback(kernel.Name);
+        }
+        kernel.Reference(in args);
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        stream.Free();
+        driver.Dispose();
+        base.Dispose(disposing);
+    }
+}
