@@ -137,14 +137,14 @@ inline unsigned char* shared_at(uint32_t address, uint32_t bytes, const char* wh
 
 // Kernels of this library: a .cu file compiled for one element type adds its entries.
 struct Entry {
-    const char* name;
+    const char *name, *file;
     int32_t dtype;
     uint32_t args_bytes, threads;
     void (*body)(const void* args);
     Entry* next;
     static Entry* first;
 
-    Entry(const char* name, int32_t dtype, uint32_t args_bytes, uint32_t threads, void (*body)(const void*)) : name(name), dtype(dtype), args_bytes(args_bytes), threads(threads), body(body), next(first) { first = this; }
+    Entry(const char* name, const char* file, int32_t dtype, uint32_t args_bytes, uint32_t threads, void (*body)(const void*)) : name(name), file(file), dtype(dtype), args_bytes(args_bytes), threads(threads), body(body), next(first) { first = this; }
 };
 
 } // namespace emu

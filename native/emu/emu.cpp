@@ -256,6 +256,16 @@ LR_EXPORT int32_t lr_emu_find(const char* name, int32_t dtype, uint32_t* args_by
     return 0;
 }
 
+// The kernels one by one: 0 where there are no more
+LR_EXPORT int32_t lr_emu_entry(int32_t index, const char** name, const char** file, int32_t* dtype, uint32_t* threads) {
+    const emu::Entry* e = emu::Entry::first;
+    for (; e && index > 0; --index) e = e->next;
+    if (!e) return 0;
+    const char* slash = strrchr(e->file, '/');
+    *name = e->name, *file = slash ? slash + 1 : e->file, *dtype = e->dtype, *threads = e->threads;
+    return 1;
+}
+
 // 0 done; 1 no such kernel; 2 failed, with the reason in message
 LR_EXPORT int32_t lr_emu_launch(const char* name, int32_t dtype, const uint32_t* grid, uint32_t threads, uint32_t shared_bytes, const void* args, const LrEmuOptions* options, char* message, int32_t capacity) {
     const emu::Entry* entry = emu::Entry::first;

@@ -14,6 +14,9 @@ internal readonly record struct CudaVariant(string File, DType Type, int Archite
     /// <summary>sm_80, sm_90a.</summary>
     public string Target => Architecture == 90 ? "sm_90a" : $"sm_{Architecture}";
 
+    /// <summary>False where the file has nothing for this type or architecture: Hopper's kernels are for 16-bit types on sm_90a.</summary>
+    public bool HasKernels => !File.EndsWith("_sm90.cu", StringComparison.Ordinal) || (Architecture == 90 && Type != DType.F32);
+
     public override string ToString() => $"{File} {Type} {Target}";
 }
 

@@ -55,6 +55,19 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
         }
     }
 
+    /// <summary>Every kernel of the library: name, file, type of activations, threads a block.</summary>
+    public IEnumerable<(string Name, string File, DType Type, int Threads)> Entries()
+    {
+        for (int i = 0; ; i++)
+        {
+            if (Entry(i) is not { } entry)
+            {
+                yield break;
+            }
+            yield return entry;
+        }
+    }
+
     public override string Name => DeviceName;
 
     public override int Architecture => Capability;
@@ -143,6 +156,15 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
         {
             Utf8StringMarshaller.Free(name);
         }
+    }
+
+    private (string Name, string File, DType Type, int Threads)? Entry(int index)
+    {
+        nint name, file;
+        int type;
+        uint threads;
+        return ((delegate* unmanaged<int, nint*, nint*, int*, uint*, int>)Export("lr_emu_entry"))(index, &name, &file, &type, &threads) == 0 ? null
+            : (Marshal.PtrToStringUTF8(name)!, Marshal.PtrToStringUTF8(file)!, (DType)type, (int)threads);
     }
 
     private nint Export(string name) => NativeLibrary.GetExport(library, name);
