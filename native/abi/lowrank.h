@@ -44,14 +44,15 @@ struct RowNormArgs { const void *w, *a, *b; void *w2, *norm, *inverse; int32_t n
 
 // ---- norm.cpp ------------------------------------------------------------------------------------------------------
 // y = (x - mean) rstd (.) weight + bias by row; stats[rows,2] = mean, rstd; rstd = 1/sqrt(var + eps), var over n
-struct LayerNormArgs { const void *x, *weight, *bias; void *y, *stats; int32_t rows, cols; double eps; int32_t dtype; };
-struct LayerNormGradArgs { const void *x, *weight, *stats, *dy; void *dx, *dweight, *dbias; int32_t rows, cols, dtype; uint32_t add; };
+// rms 1: the mean is taken as 0 (RMSNorm)
+struct LayerNormArgs { const void *x, *weight, *bias; void *y, *stats; int32_t rows, cols; double eps; int32_t dtype, rms; };
+struct LayerNormGradArgs { const void *x, *weight, *stats, *dy; void *dx, *dweight, *dbias; int32_t rows, cols, dtype, rms; uint32_t add; };
 
 // ---- pointwise.cpp -------------------------------------------------------------------------------------------------
-// gelu (erf), gelu_tanh, tanh, relu, sigmoid...: y = f(x); dx = dy f'(x)
+// gelu (erf), gelu_tanh, quick_gelu, silu, tanh, relu, sigmoid: y = f(x); dx = dy f'(x)
 struct UnaryArgs { const void *x; void *y; int64_t count; int32_t dtype; };
 struct UnaryGradArgs { const void *x, *dy; void *dx; int64_t count; int32_t dtype; uint32_t add; };
-// add: y[i] = x[i] + alpha z[i % period]; mul: y[i] = x[i] z[i % period]. z_dtype: F32 parameters beside bf16 activations.
+// add: y[i] = x[i] + alpha z[i % period]; mul: y[i] = x[i] z[i % period]; silu_mul, gelu_tanh_mul: y[i] = f(x[i]) z[i], period = count. z_dtype: F32 parameters beside bf16 activations.
 struct BinaryArgs { const void *x, *z; void *y; int64_t count, period; double alpha; int32_t dtype, z_dtype; };
 struct BinaryGradArgs { const void *x, *z, *dy; void *dx, *dz; int64_t count, period; double alpha; int32_t dtype, z_dtype; uint32_t add; };
 // y[i,:] = c[i] x[i,:]; grads dx = c dy, dc[i] = sum_j dy x
@@ -68,6 +69,9 @@ struct FillArgs { void *y; int64_t count; double value; int32_t dtype; };
 struct GatherArgs { const void *table, *ids; void *y; int32_t rows, cols, table_rows, dtype, w_dtype; };
 // dtable[ids[i],:] += dy[i,:], in the order of i; without add bit 0 dtable [table_rows, cols] is zeroed first
 struct GatherGradArgs { const void *ids, *dy; void *dtable; int32_t rows, cols, table_rows, dtype; uint32_t add; };
+// y[i,h,:]: the first `rotary` channels of each head of x [rows, heads, dim] turned in pairs (c, c + rotary/2) by the angle whose cosine and sine are
+// table[positions[i], c] (F32 [.., rotary/2, 2], positions I32); the rest copied. inverse 1 turns back: the gradient.
+struct RopeArgs { const void *x, *table, *positions; void *y; int32_t rows, heads, dim, rotary, inverse, dtype; uint32_t add; };
 // y[b,0,:] = first; y[b,1+t,:] = x[b,t,:]; the gradient struct serves dfirst[d] (parameter) and dx
 struct PrependArgs { const void *x, *first; void *y; int32_t batch, tokens, cols, dtype; };
 struct PrependGradArgs { const void *dy; void *dx, *dfirst; int32_t batch, tokens, cols, dtype; uint32_t add; };
@@ -87,11 +91,12 @@ struct SquaredErrorArgs { const void *y, *target; void *loss; int64_t count; dou
 struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t count; double scale; int32_t dtype; uint32_t add; };
 
 // ---- attention.cpp -------------------------------------------------------------------------------------------------
-// y[b,i,h,:] = softmax_j(scale q_i.k_j) v_j over keys j with mask[b,j] != 0 (null: all) and, if causal, j <= i + keys - queries.
+// y[b,i,h,:] = softmax_j(scale q_i.k_j) v_j over keys j with mask[b,j] != 0 (null: all) and, if causal, j <= i + keys - queries;
+// window w > 0: also j > i + keys - queries - w.
 // q, y [batch, queries, heads, dim]; k, v [batch, keys, kv_heads, dim]; head h uses key head h / (heads/kv_heads); lse [batch, heads, queries].
 // A row with no key allowed gives y = 0, lse = -inf and no gradient.
-struct AttentionArgs { const void *q, *k, *v, *mask; void *y, *lse; int32_t batch, queries, keys, heads, kv_heads, dim, causal; double scale; int32_t dtype; };
-struct AttentionGradArgs { const void *q, *k, *v, *mask, *y, *lse, *dy; void *dq, *dk, *dv; int32_t batch, queries, keys, heads, kv_heads, dim, causal; double scale; int32_t dtype; uint32_t add; };
+struct AttentionArgs { const void *q, *k, *v, *mask; void *y, *lse; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale; int32_t dtype; };
+struct AttentionGradArgs { const void *q, *k, *v, *mask, *y, *lse, *dy; void *dq, *dk, *dv; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale; int32_t dtype; uint32_t add; };
 
 // ---- adam.cpp: optimisers over one flat pack of parameters -------------------------------------------------------------
 // A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay.

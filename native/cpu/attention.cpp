@@ -84,17 +84,23 @@ struct Shape {
     int64_t queries, keys, heads, kv_heads, group, dim, q_stride, k_stride; // strides between tokens
     int64_t wide_keys, wide_dim, strips;                                    // padded
     bool causal;
+    int64_t window; // keys that a query sees at most; 0: all
     float scale;
 
     template <class Args> explicit Shape(const Args& p)
         : queries(p.queries), keys(p.keys), heads(p.heads), kv_heads(p.kv_heads), group(heads / kv_heads), dim(p.dim), q_stride(heads * dim),
           k_stride(kv_heads * dim), wide_keys(up_to(keys, Lanes)), wide_dim(up_to(dim, Lanes)), strips(up_to(keys, Strip) / Strip),
-          causal(p.causal != 0), scale(float(p.scale)) {}
+          causal(p.causal != 0), window(p.window), scale(float(p.scale)) {}
 
     // First key that query i may not see
     int64_t end(int64_t i) const {
         const int64_t last = causal ? i + keys - queries + 1 : keys;
         return last < 0 ? 0 : last < keys ? last : keys;
+    }
+    // First key that query i may see
+    int64_t begin(int64_t i) const {
+        const int64_t first = window ? i + keys - queries - window + 1 : 0;
+        return first < 0 ? 0 : first < keys ? first : keys;
     }
     // Keys that the tiles of queries [q0, q0 + rows) cover: whole tiles, so that sums for rows of padding only fall on keys past the last
     int64_t covered(int64_t q0, int64_t rows) const {
@@ -124,10 +130,12 @@ struct Columns {
     Columns(int64_t k0, int64_t end) : keys(end - k0 < Span ? end - k0 : Span), width(up_to(keys, Lanes)) {}
 };
 
-// Scores that a causal query may not see become -inf
-void bar_future(const Shape& s, int64_t q0, int64_t rows, int64_t k0, int64_t width, float* tile) {
+// Scores outside of what a query may see become -inf
+void bar_outside(const Shape& s, int64_t q0, int64_t rows, int64_t k0, int64_t width, float* tile) {
+    if (!s.causal && !s.window) return;
     for (int64_t i = 0; i < rows; ++i) {
-        const int64_t end = s.end(q0 + i) - k0;
+        const int64_t begin = s.begin(q0 + i) - k0, end = s.end(q0 + i) - k0;
+        for (int64_t j = 0; j < begin && j < width; ++j) tile[i * Stride + j] = -__builtin_inff();
         for (int64_t j = end < 0 ? 0 : end; j < width; ++j) tile[i * Stride + j] = -__builtin_inff();
     }
 }
@@ -154,14 +162,14 @@ int32_t attention_forward(const AttentionArgs* p) {
             pack_bar(s, mask ? mask + b * s.keys : nullptr, bar);
             for (int64_t head = kh * s.group; head < (kh + 1) * s.group; ++head)
                 for (int64_t q0 = first; q0 < last; q0 += Block) {
-                    const int64_t rows = last - q0 < Block ? last - q0 : Block, end = s.covered(q0, rows);
+                    const int64_t rows = last - q0 < Block ? last - q0 : Block, end = s.covered(q0, rows), start = s.begin(q0) / Span * Span;
                     float top[Block], total[Block];
                     for (int64_t i = 0; i < rows; ++i) top[i] = -__builtin_inff(), total[i] = 0;
                     copy_transposed(static_cast<const T*>(p->q) + s.query(b, head, q0), s.q_stride, rows, s.dim, Block, s.scale, q);
-                    for (int64_t k0 = 0; k0 < end; k0 += Span) {
+                    for (int64_t k0 = start; k0 < end; k0 += Span) {
                         const Columns c(k0, end);
                         product<1, Block>(rows, c.width, s.dim, q, strips + k0 * s.dim, Strip, s.dim, tile, Stride, false);
-                        if (s.causal) bar_future(s, q0, rows, k0, c.width, tile);
+                        bar_outside(s, q0, rows, k0, c.width, tile);
                         for (int64_t i = 0; i < rows; ++i) {
                             float* row = tile + i * Stride;
                             vf high = splat(top[i]), sums{};
@@ -176,7 +184,7 @@ int32_t attention_forward(const AttentionArgs* p) {
                                 sums = sums + e;
                                 store(row + j, e);
                             }
-                            if (now != top[i] && k0 > 0) {
+                            if (now != top[i] && k0 > start) {
                                 const vf shrink = vexp(splat(top[i] - base));
                                 total[i] *= shrink[0];
                                 for (int64_t d = 0; d < s.wide_dim; d += Lanes) store(out + i * s.wide_dim + d, shrink * load(out + i * s.wide_dim + d));
@@ -184,7 +192,7 @@ int32_t attention_forward(const AttentionArgs* p) {
                             total[i] += sum(sums);
                             top[i] = now;
                         }
-                        product<Stride, 1>(rows, s.wide_dim, c.keys, tile, values + k0 * s.wide_dim, s.wide_dim, 1, out, s.wide_dim, k0 > 0);
+                        product<Stride, 1>(rows, s.wide_dim, c.keys, tile, values + k0 * s.wide_dim, s.wide_dim, 1, out, s.wide_dim, k0 > start);
                     }
                     for (int64_t i = 0; i < rows; ++i) {
                         T* y = static_cast<T*>(p->y) + s.query(b, head, q0 + i);
@@ -220,7 +228,7 @@ int32_t attention_backward(const AttentionGradArgs* p) {
             memset(dk, 0, size_t(2 * s.row_floats()) * sizeof(float));
             for (int64_t head = kh * s.group; head < (kh + 1) * s.group; ++head)
                 for (int64_t q0 = 0; q0 < s.queries; q0 += Block) {
-                    const int64_t rows = s.queries - q0 < Block ? s.queries - q0 : Block, end = s.covered(q0, rows), at_q = s.query(b, head, q0);
+                    const int64_t rows = s.queries - q0 < Block ? s.queries - q0 : Block, end = s.covered(q0, rows), start = s.begin(q0) / Span * Span, at_q = s.query(b, head, q0);
                     const T *query = static_cast<const T*>(p->q) + at_q, *y = static_cast<const T*>(p->y) + at_q, *dy = static_cast<const T*>(p->dy) + at_q;
                     copy_transposed(query, s.q_stride, rows, s.dim, Block, s.scale, q);
                     copy_transposed(dy, s.q_stride, rows, s.dim, Block, 1.0f, up);
@@ -234,24 +242,24 @@ int32_t attention_backward(const AttentionGradArgs* p) {
                         mean[i] = sum(dot);
                         log[i] = saved == -__builtin_inff() ? __builtin_inff() : saved; // no key allowed: every share is e^-inf
                     }
-                    for (int64_t k0 = 0; k0 < end; k0 += Span) {
+                    for (int64_t k0 = start; k0 < end; k0 += Span) {
                         const Columns c(k0, end);
                         product<1, Block>(rows, c.width, s.dim, q, k_strips + k0 * s.dim, Strip, s.dim, tile, Stride, false);
                         product<1, Block>(rows, c.width, s.dim, up, v_strips + k0 * s.dim, Strip, s.dim, slope, Stride, false);
-                        if (s.causal) bar_future(s, q0, rows, k0, c.width, tile);
+                        bar_outside(s, q0, rows, k0, c.width, tile);
                         for (int64_t i = 0; i < rows; ++i)
                             for (int64_t j = 0; j < c.width; j += Lanes) {
                                 const vf share = vexp(load(tile + i * Stride + j) + load(bar + k0 + j) - splat(log[i]));
                                 store(slope + i * Stride + j, share * (load(slope + i * Stride + j) - splat(mean[i])));
                                 store(tile + i * Stride + j, share);
                             }
-                        if (p->dq) product<Stride, 1>(rows, s.wide_dim, c.keys, slope, keys + k0 * s.wide_dim, s.wide_dim, 1, dq, s.wide_dim, k0 > 0);
+                        if (p->dq) product<Stride, 1>(rows, s.wide_dim, c.keys, slope, keys + k0 * s.wide_dim, s.wide_dim, 1, dq, s.wide_dim, k0 > start);
                         if (p->dk) product<1, Stride>(c.keys, s.wide_dim, rows, slope, q_rows, s.wide_dim, 1, dk + k0 * s.wide_dim, s.wide_dim, true);
                         if (p->dv) product<1, Stride>(c.keys, s.wide_dim, rows, tile, up_rows, s.wide_dim, 1, dv + k0 * s.wide_dim, s.wide_dim, true);
                     }
                     for (int64_t i = 0; p->dq && i < rows; ++i) {
                         T* to = static_cast<T*>(p->dq) + at_q + i * s.q_stride;
-                        sweep(0, s.dim, [&](auto at) LR_LAMBDA { at.put(to, end == 0 ? vf{} : splat(s.scale) * load(dq + i * s.wide_dim + at.i), p->add & 1); });
+                        sweep(0, s.dim, [&](auto at) LR_LAMBDA { at.put(to, end <= start ? vf{} : splat(s.scale) * load(dq + i * s.wide_dim + at.i), p->add & 1); });
                     }
                 }
             auto write = [&](void* to, const float* from, bool add) {

@@ -37,6 +37,15 @@ struct Sigmoid {
     static vf slope(vf x) { const vf s = vsigmoid(x); return s * (splat(1.0f) - s); }
 };
 
+struct Silu {
+    static vf at(vf x) { return x * vsigmoid(x); }
+    static vf slope(vf x) { const vf s = vsigmoid(x); return fma(x * s, splat(1.0f) - s, s); }
+};
+struct QuickGelu {
+    static vf at(vf x) { return x * vsigmoid(splat(1.702f) * x); }
+    static vf slope(vf x) { const vf s = vsigmoid(splat(1.702f) * x); return fma(splat(1.702f) * x * s, splat(1.0f) - s, s); }
+};
+
 template <class F> int32_t unary(const UnaryArgs* p) {
     const bool known = by_float(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
@@ -135,6 +144,28 @@ template <class Fx, class Fz> int32_t binary_grad(const BinaryGradArgs* p, float
     return known ? LR_OK : LR_UNSUPPORTED;
 }
 
+// y = f(x) z, both whole
+template <class F> int32_t gated(const BinaryArgs* p) {
+    if (p->z_dtype != p->dtype || p->period != p->count) return LR_UNSUPPORTED;
+    return binary(p, [](vf x, vf z) { return F::at(x) * z; });
+}
+template <class F> int32_t gated_grad(const BinaryGradArgs* p) {
+    if (p->z_dtype != p->dtype || p->period != p->count) return LR_UNSUPPORTED;
+    const bool known = by_float(p->dtype, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        const T *x = static_cast<const T*>(p->x), *z = static_cast<const T*>(p->z), *dy = static_cast<const T*>(p->dy);
+        T *dx = static_cast<T*>(p->dx), *dz = static_cast<T*>(p->dz);
+        lr::parallel_range(p->count, 4, [&](int64_t i0, int64_t i1) {
+            sweep(i0, i1, [&](auto at) LR_LAMBDA {
+                const vf gate = at.get(x), up = at.get(dy);
+                if (dx) at.put(dx, up * at.get(z) * F::slope(gate), p->add & 1);
+                if (dz) at.put(dz, up * F::at(gate), p->add >> 1 & 1);
+            });
+        });
+    });
+    return known ? LR_OK : LR_UNSUPPORTED;
+}
+
 } // namespace
 
 #define LR_UNARY(name, F) \
@@ -145,6 +176,13 @@ LR_UNARY(gelu_tanh, GeluTanh)
 LR_UNARY(tanh, Tanh)
 LR_UNARY(relu, Relu)
 LR_UNARY(sigmoid, Sigmoid)
+LR_UNARY(silu, Silu)
+LR_UNARY(quick_gelu, QuickGelu)
+#define LR_GATED(name, F) \
+    int32_t name##_mul_forward(const BinaryArgs* p) { return gated<F>(p); } \
+    int32_t name##_mul_backward(const BinaryGradArgs* p) { return gated_grad<F>(p); }
+LR_GATED(silu, Silu)
+LR_GATED(gelu_tanh, GeluTanh)
 
 int32_t add_forward(const BinaryArgs* p) {
     const vf alpha = splat(float(p->alpha));

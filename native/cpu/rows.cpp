@@ -38,6 +38,32 @@ int32_t gather_backward(const GatherGradArgs* p) {
     return known ? LR_OK : LR_UNSUPPORTED;
 }
 
+// Floor: x read, y written; the angles of a row serve all its heads.
+int32_t rope(const RopeArgs* p) {
+    const float* table = static_cast<const float*>(p->table);
+    const int32_t* positions = static_cast<const int32_t*>(p->positions);
+    const int64_t dim = p->dim, half = p->rotary / 2;
+    const float turn = p->inverse ? -1.0f : 1.0f;
+    const bool known = by_float(p->dtype, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        lr::parallel_range(p->rows, p->heads * dim, [&](int64_t r0, int64_t r1) {
+            for (int64_t r = r0; r < r1; ++r)
+                for (int64_t h = 0; h < p->heads; ++h) {
+                    const T* x = static_cast<const T*>(p->x) + (r * p->heads + h) * dim;
+                    T* y = static_cast<T*>(p->y) + (r * p->heads + h) * dim;
+                    const float* angle = table + positions[r] * 2 * half;
+                    for (int64_t c = 0; c < half; ++c) {
+                        const float a = widen(x[c]), b = widen(x[c + half]), cosine = angle[2 * c], sine = turn * angle[2 * c + 1];
+                        put(y + c, a * cosine - b * sine, p->add & 1);
+                        put(y + c + half, b * cosine + a * sine, p->add & 1);
+                    }
+                    sweep(2 * half, dim, [&](auto at) LR_LAMBDA { at.put(y, at.get(x), p->add & 1); });
+                }
+        });
+    });
+    return known ? LR_OK : LR_UNSUPPORTED;
+}
+
 int32_t prepend_forward(const PrependArgs* p) {
     const float* first = static_cast<const float*>(p->first);
     const int64_t tokens = p->tokens, cols = p->cols;

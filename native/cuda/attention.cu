@@ -11,7 +11,8 @@ LR_DEV float lr_dot(const float* q, const scalar* k, int dim) {
     return sum;
 }
 template <class Args> LR_DEV bool lr_allowed(const Args& p, int batch, int query, int key) {
-    return key < p.keys && (!p.mask || static_cast<const uint8_t*>(p.mask)[int64_t(batch) * p.keys + key]) && (!p.causal || key <= query + p.keys - p.queries);
+    return key < p.keys && (!p.mask || static_cast<const uint8_t*>(p.mask)[int64_t(batch) * p.keys + key]) && (!p.causal || key <= query + p.keys - p.queries) &&
+        (!p.window || key > query + p.keys - p.queries - p.window);
 }
 
 // Warp (block 4, warp) = query; LR_BY head, LR_BZ batch

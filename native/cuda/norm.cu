@@ -1,4 +1,4 @@
-// LayerNorm. Floor: x read, y written at copy bandwidth; a warp owns a row, whose second and third reading come from L1. Backward: x and dy read, dx
+// LayerNorm, and RMSNorm as the same with a mean of 0. Floor: x read, y written at copy bandwidth; a warp owns a row, whose second and third reading come from L1. Backward: x and dy read, dx
 // written; the sums over rows are made by parts of rows and added in order.
 #include "common.cuh"
 
@@ -13,7 +13,7 @@ LR_KERNEL(layer_norm_forward, LayerNormArgs, 128, 8) {
     const float *weight = static_cast<const float*>(p.weight), *bias = static_cast<const float*>(p.bias);
     float sum = 0, squares = 0;
     for (int c = lane; c < p.cols; c += 32) sum += lr_widen(x[c]);
-    const float mean = lr_warp_sum(sum) / static_cast<float>(p.cols);
+    const float mean = p.rms ? 0 : lr_warp_sum(sum) / static_cast<float>(p.cols);
     for (int c = lane; c < p.cols; c += 32) {
         const float d = lr_widen(x[c]) - mean;
         squares = lr_fma(d, d, squares);
@@ -45,7 +45,7 @@ LR_KERNEL(layer_norm_backward_x, LayerNormGradArgs, 128, 8) {
         g1 += g;
         g2 = lr_fma(g, (lr_widen(x[c]) - mean) * rstd, g2);
     }
-    g1 = lr_warp_sum(g1) / static_cast<float>(p.cols);
+    g1 = p.rms ? 0 : lr_warp_sum(g1) / static_cast<float>(p.cols);
     g2 = lr_warp_sum(g2) / static_cast<float>(p.cols);
     for (int c = lane; c < p.cols; c += 32) {
         const float g = weight ? lr_widen(dy[c]) * weight[c] : lr_widen(dy[c]), hat = (lr_widen(x[c]) - mean) * rstd;

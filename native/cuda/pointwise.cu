@@ -78,6 +78,21 @@ struct Sigmoid {
     }
 };
 
+struct Silu {
+    LR_DEV float at(float x) { return x * Sigmoid::at(x); }
+    LR_DEV float slope(float x) {
+        const float s = Sigmoid::at(x);
+        return lr_fma(x * s, 1.0f - s, s);
+    }
+};
+struct QuickGelu {
+    LR_DEV float at(float x) { return x * Sigmoid::at(1.702f * x); }
+    LR_DEV float slope(float x) {
+        const float s = Sigmoid::at(1.702f * x);
+        return lr_fma(1.702f * x * s, 1.0f - s, s);
+    }
+};
+
 template <class F> LR_DEV void lr_unary(const UnaryArgs& p) {
     const scalar* x = static_cast<const scalar*>(p.x);
     scalar* y = static_cast<scalar*>(p.y);
@@ -113,6 +128,8 @@ LR_UNARY(gelu_tanh, GeluTanh)
 LR_UNARY(tanh, Tanh)
 LR_UNARY(relu, Relu)
 LR_UNARY(sigmoid, Sigmoid)
+LR_UNARY(silu, Silu)
+LR_UNARY(quick_gelu, QuickGelu)
 
 // ---- binary with a repeated second operand ---------------------------------------------------------------------------------
 LR_DEV float lr_second(const void* z, int32_t dtype, int64_t i) { return dtype == LR_F32 ? static_cast<const float*>(z)[i] : lr_widen(static_cast<const scalar*>(z)[i]); }
@@ -142,6 +159,34 @@ LR_KERNEL(add_forward, BinaryArgs, 256, 4) {
 LR_KERNEL(mul_forward, BinaryArgs, 256, 4) {
     lr_binary(p, [](float x, float z) { return x * z; });
 }
+
+// y = f(x) z and its gradients: x, z, dy of one size and type
+template <class F> LR_DEV void lr_gated_grad(const BinaryGradArgs& p) {
+    const scalar *x = static_cast<const scalar*>(p.x), *z = static_cast<const scalar*>(p.z), *dy = static_cast<const scalar*>(p.dy);
+    scalar *dx = static_cast<scalar*>(p.dx), *dz = static_cast<scalar*>(p.dz);
+    const bool whole = lr_aligned(x) && lr_aligned(z) && lr_aligned(dy) && lr_aligned(dx) && lr_aligned(dz);
+    lr_groups(p.count, [&](int64_t g) {
+        float gate[Lanes], other[Lanes], up[Lanes];
+        const int have = lr_group(g, p.count);
+        lr_get(x + g * Lanes, have, whole, gate);
+        lr_get(z + g * Lanes, have, whole, other);
+        lr_get(dy + g * Lanes, have, whole, up);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            other[e] *= up[e] * F::slope(gate[e]);
+            up[e] *= F::at(gate[e]);
+        }
+        if (dx) lr_set(dx + g * Lanes, have, whole, other, p.add & 1);
+        if (dz) lr_set(dz + g * Lanes, have, whole, up, p.add >> 1 & 1);
+    });
+}
+#define LR_GATED(name, F) \
+    LR_KERNEL(name##_mul_forward, BinaryArgs, 256, 4) { \
+        lr_binary(p, [](float x, float z) { return F::at(x) * z; }); \
+    } \
+    LR_KERNEL(name##_mul_backward, BinaryGradArgs, 256, 4) { lr_gated_grad<F>(p); }
+LR_GATED(silu, Silu)
+LR_GATED(gelu_tanh, GeluTanh)
 
 // dx[i] (+)= dy[i], or dy[i] z[i % period]
 LR_DEV void lr_binary_dx(const BinaryGradArgs& p, bool times) {

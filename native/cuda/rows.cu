@@ -21,6 +21,25 @@ LR_KERNEL(pad, PadArgs, 256, 4) {
     }
 }
 
+// A block a row: a thread turns pairs of channels
+LR_KERNEL(rope, RopeArgs, 128, 8) {
+    const int64_t row = LR_BX, width = int64_t(p.heads) * p.dim;
+    const int half = p.rotary / 2, unit = p.dim - half; // a pair, or a channel that is copied
+    const scalar* x = static_cast<const scalar*>(p.x) + row * width;
+    scalar* y = static_cast<scalar*>(p.y) + row * width;
+    const float *angle = static_cast<const float*>(p.table) + int64_t(static_cast<const int32_t*>(p.positions)[row]) * 2 * half;
+    for (int i = LR_TID; i < p.heads * unit; i += 128) {
+        const int c = i % unit, at = i / unit * p.dim + c;
+        if (c >= half) {
+            lr_put(y + at + half, lr_widen(x[at + half]), p.add & 1);
+            continue;
+        }
+        const float a = lr_widen(x[at]), b = lr_widen(x[at + half]), cosine = angle[2 * c], sine = p.inverse ? -angle[2 * c + 1] : angle[2 * c + 1];
+        lr_put(y + at, a * cosine - b * sine, p.add & 1);
+        lr_put(y + at + half, b * cosine + a * sine, p.add & 1);
+    }
+}
+
 // A block a row
 LR_KERNEL(gather_forward, GatherArgs, 128, 8) {
     const int64_t row = LR_BX, from = static_cast<const int32_t*>(p.ids)[row];

@@ -112,6 +112,7 @@ internal struct LayerNormArgs : IKernelArgs
     public int Rows, Cols;
     public double Eps;
     public DType DType;
+    public int Rms;
     readonly DType IKernelArgs.Type => DType;
 }
 
@@ -121,6 +122,7 @@ internal struct LayerNormGradArgs : IKernelArgs
     public nint X, Weight, Stats, Dy, Dx, Dweight, Dbias;
     public int Rows, Cols;
     public DType DType;
+    public int Rms;
     public uint Add;
     readonly DType IKernelArgs.Type => DType;
 }
@@ -235,6 +237,16 @@ internal struct GatherGradArgs : IKernelArgs
 }
 
 [StructLayout(LayoutKind.Sequential)]
+internal struct RopeArgs : IKernelArgs
+{
+    public nint X, Table, Positions, Y;
+    public int Rows, Heads, Dim, Rotary, Inverse;
+    public DType DType;
+    public uint Add;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
 internal struct PrependArgs : IKernelArgs
 {
     public nint X, First, Y;
@@ -319,7 +331,7 @@ internal struct SquaredErrorGradArgs : IKernelArgs
 internal struct AttentionArgs : IKernelArgs
 {
     public nint Q, K, V, Mask, Y, Lse;
-    public int Batch, Queries, Keys, Heads, KvHeads, Dim, Causal;
+    public int Batch, Queries, Keys, Heads, KvHeads, Dim, Causal, Window;
     public double Scale;
     public DType DType;
     readonly DType IKernelArgs.Type => DType;
@@ -329,7 +341,7 @@ internal struct AttentionArgs : IKernelArgs
 internal struct AttentionGradArgs : IKernelArgs
 {
     public nint Q, K, V, Mask, Y, Lse, Dy, Dq, Dk, Dv;
-    public int Batch, Queries, Keys, Heads, KvHeads, Dim, Causal;
+    public int Batch, Queries, Keys, Heads, KvHeads, Dim, Causal, Window;
     public double Scale;
     public DType DType;
     public uint Add;

@@ -31,6 +31,14 @@ internal static class Kernels
     public static readonly Kernel<UnaryGradArgs> ReluBackward = new("relu_backward", PointwiseReferences.UnaryGrad(x => x > 0 ? 1 : 0)) { Cuda = CudaPlans.UnaryGrad("relu_backward") };
     public static readonly Kernel<UnaryArgs> SigmoidForward = new("sigmoid_forward", PointwiseReferences.Unary(PointwiseReferences.Sigmoid)) { Cuda = CudaPlans.Unary("sigmoid_forward") };
     public static readonly Kernel<UnaryGradArgs> SigmoidBackward = new("sigmoid_backward", PointwiseReferences.UnaryGrad(PointwiseReferences.SigmoidSlope)) { Cuda = CudaPlans.UnaryGrad("sigmoid_backward") };
+    public static readonly Kernel<UnaryArgs> SiluForward = new("silu_forward", PointwiseReferences.Unary(PointwiseReferences.Silu)) { Cuda = CudaPlans.Unary("silu_forward") };
+    public static readonly Kernel<UnaryGradArgs> SiluBackward = new("silu_backward", PointwiseReferences.UnaryGrad(PointwiseReferences.SiluSlope)) { Cuda = CudaPlans.UnaryGrad("silu_backward") };
+    public static readonly Kernel<UnaryArgs> QuickGeluForward = new("quick_gelu_forward", PointwiseReferences.Unary(PointwiseReferences.QuickGelu)) { Cuda = CudaPlans.Unary("quick_gelu_forward") };
+    public static readonly Kernel<UnaryGradArgs> QuickGeluBackward = new("quick_gelu_backward", PointwiseReferences.UnaryGrad(PointwiseReferences.QuickGeluSlope)) { Cuda = CudaPlans.UnaryGrad("quick_gelu_backward") };
+    public static readonly Kernel<BinaryArgs> SiluMulForward = new("silu_mul_forward", PointwiseReferences.Gated(PointwiseReferences.Silu)) { Cuda = CudaPlans.Binary("silu_mul_forward") };
+    public static readonly Kernel<BinaryGradArgs> SiluMulBackward = new("silu_mul_backward", PointwiseReferences.GatedGrad(PointwiseReferences.Silu, PointwiseReferences.SiluSlope)) { Cuda = CudaPlans.GatedGrad("silu_mul_backward") };
+    public static readonly Kernel<BinaryArgs> GeluTanhMulForward = new("gelu_tanh_mul_forward", PointwiseReferences.Gated(PointwiseReferences.GeluTanh)) { Cuda = CudaPlans.Binary("gelu_tanh_mul_forward") };
+    public static readonly Kernel<BinaryGradArgs> GeluTanhMulBackward = new("gelu_tanh_mul_backward", PointwiseReferences.GatedGrad(PointwiseReferences.GeluTanh, PointwiseReferences.GeluTanhSlope)) { Cuda = CudaPlans.GatedGrad("gelu_tanh_mul_backward") };
     public static readonly Kernel<BinaryArgs> AddForward = new("add_forward", PointwiseReferences.AddForward) { Cuda = CudaPlans.Binary("add_forward") };
     public static readonly Kernel<BinaryGradArgs> AddBackward = new("add_backward", PointwiseReferences.AddBackward) { Cuda = CudaPlans.BinaryGrad("add_backward") };
     public static readonly Kernel<BinaryArgs> MulForward = new("mul_forward", PointwiseReferences.MulForward) { Cuda = CudaPlans.Binary("mul_forward") };
@@ -43,6 +51,7 @@ internal static class Kernels
 
     public static readonly Kernel<GatherArgs> GatherForward = new("gather_forward", RowsReferences.GatherForward) { Cuda = CudaPlans.Gather };
     public static readonly Kernel<GatherGradArgs> GatherBackward = new("gather_backward", RowsReferences.GatherBackward) { Cuda = CudaPlans.GatherGrad };
+    public static readonly Kernel<RopeArgs> Rope = new("rope", RowsReferences.Rope) { Cuda = CudaPlans.Rope };
     public static readonly Kernel<PrependArgs> PrependForward = new("prepend_forward", RowsReferences.PrependForward) { Cuda = CudaPlans.Prepend };
     public static readonly Kernel<PrependGradArgs> PrependBackward = new("prepend_backward", RowsReferences.PrependBackward) { Cuda = CudaPlans.PrependGrad };
     public static readonly Kernel<TransposeArgs> Transpose = new("transpose", RowsReferences.Transpose) { Cuda = CudaPlans.Transpose };

@@ -21,8 +21,13 @@ internal static class OpOracle
         [typeof(MatMul)] = (op, t) => ((MatMul)op) is var o ? Turn(t[0]!, o.TransposeA).mm(Turn(t[1]!, o.TransposeB)) * o.Scale : t[0]!,
         [typeof(DoraScale)] = (op, t) => t[0]! / Torch.linalg.norm(t[1]! + (t[3]!.mm(t[2]!) * ((DoraScale)op).Scale), dims: [1]),
         [typeof(LayerNorm)] = (op, t) => F.layer_norm(t[0]!, [t[0]!.shape[^1]], t.ElementAtOrDefault(1), t.ElementAtOrDefault(2), ((LayerNorm)op).Epsilon),
+        [typeof(RmsNorm)] = (op, t) => Scaled(t[0]! * (t[0]!.square().mean([-1], keepdim: true) + ((RmsNorm)op).Epsilon).rsqrt(), t.ElementAtOrDefault(1)),
         [typeof(Gelu)] = (_, t) => F.gelu(t[0]!),
-        [typeof(GeluTanh)] = (_, t) => t[0]! * 0.5 * (Torch.tanh((t[0]! + (t[0]!.pow(3) * 0.044715)) * Math.Sqrt(2 / Math.PI)) + 1),
+        [typeof(GeluTanh)] = (_, t) => GeluTanh(t[0]!),
+        [typeof(QuickGelu)] = (_, t) => t[0]! * (t[0]! * 1.702).sigmoid(),
+        [typeof(Silu)] = (_, t) => F.silu(t[0]!),
+        [typeof(SwiGlu)] = (_, t) => F.silu(t[0]!) * t[1]!,
+        [typeof(GeGlu)] = (_, t) => GeluTanh(t[0]!) * t[1]!,
         [typeof(Tanh)] = (_, t) => t[0]!.tanh(),
         [typeof(Relu)] = (_, t) => t[0]!.relu(),
         [typeof(Sigmoid)] = (_, t) => t[0]!.sigmoid(),
@@ -30,6 +35,7 @@ internal static class OpOracle
         [typeof(Mul)] = (_, t) => t[0]! * t[1]!,
         [typeof(ScaleRows)] = (_, t) => t[0]! * t[1]!.unsqueeze(1),
         [typeof(Gather)] = (_, t) => t[0]!.index_select(0, t[1]!.flatten()).view([.. t[1]!.shape, t[0]!.shape[1]]),
+        [typeof(Rope)] = (op, t) => Turned(((Rope)op).Heads, t[0]!, t[1]!, t[2]!),
         [typeof(Prepend)] = (_, t) => Torch.cat([t[1]!.expand(t[0]!.shape[0], 1, t[0]!.shape[2]), t[0]!], 1),
         [typeof(Transpose)] = (_, t) => t[0]!.transpose(-1, -2),
         [typeof(Unfold)] = (op, t) => Patches((Unfold)op, t[0]!),
@@ -39,6 +45,18 @@ internal static class OpOracle
     };
 
     private static Torch.Tensor Turn(Torch.Tensor x, bool turned) => turned ? x.t() : x;
+
+    private static Torch.Tensor Scaled(Torch.Tensor x, Torch.Tensor? weight) => weight is null ? x : x * weight;
+
+    private static Torch.Tensor GeluTanh(Torch.Tensor x) => x * 0.5 * (Torch.tanh((x + (x.pow(3) * 0.044715)) * Math.Sqrt(2 / Math.PI)) + 1);
+
+    private static Torch.Tensor Turned(long heads, Torch.Tensor x, Torch.Tensor table, Torch.Tensor positions)
+    {
+        long half = table.shape[1];
+        Torch.Tensor split = x.reshape(-1, heads, x.shape[^1] / heads), angles = table.index_select(0, positions.flatten()).unsqueeze(1);
+        Torch.Tensor a = split.narrow(2, 0, half), b = split.narrow(2, half, half), cosine = angles.select(3, 0), sine = angles.select(3, 1);
+        return Torch.cat([(a * cosine) - (b * sine), (b * cosine) + (a * sine), split.narrow(2, 2 * half, split.shape[2] - (2 * half))], 2).reshape(x.shape);
+    }
 
     private static Torch.Tensor Lora(double scale, Torch.Tensor?[] t)
     {
@@ -64,6 +82,7 @@ internal static class OpOracle
         Torch.Tensor Heads(Torch.Tensor x, long repeats) => x.view(batch, x.shape[1], -1, dim).transpose(1, 2).repeat_interleave(repeats, 1);
         Torch.Tensor seen = Torch.ones(queries, keys, dtype: Torch.ScalarType.Bool);
         seen = op.Causal ? seen.tril(keys - queries) : seen;
+        seen = op.Window == 0 ? seen : seen.triu(keys - queries - op.Window + 1);
         seen = mask is null ? seen : seen.logical_and(mask.to(Torch.ScalarType.Bool).view(batch, 1, 1, keys));
         return F.scaled_dot_product_attention(Heads(q, 1), Heads(k, shared), Heads(v, shared), attn_mask: seen).transpose(1, 2).reshape(q.shape);
     }

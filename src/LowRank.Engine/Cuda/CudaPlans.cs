@@ -14,6 +14,8 @@ internal static class CudaPlans
 
     public static CudaPlan<BinaryArgs> Binary(string name) => (CudaStream on, in BinaryArgs a) => on.Run(Pointwise, name, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
 
+    public static CudaPlan<BinaryGradArgs> GatedGrad(string name) => (CudaStream on, in BinaryGradArgs a) => on.Run(Pointwise, name, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
+
     public static CudaPlan<BinaryGradArgs> BinaryGrad(string name) => (CudaStream on, in BinaryGradArgs a) =>
     {
         if (a.Dx != 0)
@@ -74,6 +76,8 @@ internal static class CudaPlans
         }
         return on.Run(Rows, "gather_backward", a.DType, (a.Rows, 1, 1), 128, 129 * sizeof(int), in a);
     }
+
+    public static bool Rope(CudaStream on, in RopeArgs a) => on.Run(Rows, "rope", a.DType, (a.Rows, 1, 1), 128, 0, in a);
 
     public static bool Prepend(CudaStream on, in PrependArgs a) => on.Run(Rows, "prepend_forward", a.DType, (a.Tokens + 1, a.Batch, 1), 128, 0, in a);
 

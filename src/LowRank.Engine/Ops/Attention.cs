@@ -2,8 +2,9 @@ namespace LowRank;
 
 /// <summary>y[b,i,h,:] = Σ_j softmax_j(s·q_i·k_j) v_j with s = 1/√dim; q [batch, queries, Heads·dim], k and v [batch, keys, KvHeads·dim],
 /// mask U8 [batch, keys] (0 bars a key) or absent → y like q; saves the log-sum-exp [batch, Heads, queries]. With Causal, key j is seen by query i if
-/// j ≤ i + keys - queries. A query with no key gives 0 and no gradient (arXiv 1706.03762; tiled as 2205.14135).</summary>
-public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0) : Op
+/// j ≤ i + keys - queries; with Window w > 0 only if also j > i + keys - queries - w. A query with no key gives 0 and no gradient (arXiv 1706.03762;
+/// tiled as 2205.14135).</summary>
+public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0, int Window = 0) : Op
 {
     /// <inheritdoc/>
     public override Shape[] Infer(Inputs inputs)
@@ -12,6 +13,10 @@ public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0) 
         if (Heads <= 0 || KeyHeads <= 0 || Heads % KeyHeads != 0)
         {
             throw Bad("KvHeads", KeyHeads, $"a divisor of Heads {Heads}");
+        }
+        if (Window < 0)
+        {
+            throw Bad("Window", Window, "0 (no window) or the keys that a query sees at most");
         }
         if (q.Shape.Rank != 3 || q.Shape[2] % Heads != 0)
         {
@@ -48,6 +53,7 @@ public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0) 
             KvHeads = KeyHeads,
             Dim = q.Shape[2] / Heads,
             Causal = Causal ? 1 : 0,
+            Window = Window,
             Scale = 1 / Math.Sqrt(q.Shape[2] / Heads),
             DType = q.DType,
         });
@@ -77,6 +83,7 @@ public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0) 
             KvHeads = KeyHeads,
             Dim = q.Shape[2] / Heads,
             Causal = Causal ? 1 : 0,
+            Window = Window,
             Scale = 1 / Math.Sqrt(q.Shape[2] / Heads),
             DType = q.DType,
             Add = Grads.Place.Mask(dq, dk, dv),

@@ -14,7 +14,7 @@ internal static class AttentionReferences
             double max = double.NegativeInfinity, sum = 0;
             for (int j = 0; j < p.Keys; j++)
             {
-                score[j] = Allowed(mask, at, j, p.Keys, p.Queries, p.Causal) ? p.Scale * Dot(q, at.Query, k, at.Key(j), p.Dim) : double.NegativeInfinity;
+                score[j] = Allowed(mask, at, j, p.Keys, p.Queries, p.Causal, p.Window) ? p.Scale * Dot(q, at.Query, k, at.Key(j), p.Dim) : double.NegativeInfinity;
                 max = Math.Max(max, score[j]);
             }
             for (int j = 0; j < p.Keys; j++)
@@ -48,7 +48,7 @@ internal static class AttentionReferences
             double mean = Dot(dy, at.Query, y, at.Query, p.Dim);
             for (int j = 0; j < p.Keys; j++)
             {
-                if (double.IsNegativeInfinity(lse[row]) || !Allowed(mask, at, j, p.Keys, p.Queries, p.Causal))
+                if (double.IsNegativeInfinity(lse[row]) || !Allowed(mask, at, j, p.Keys, p.Queries, p.Causal, p.Window))
                 {
                     continue;
                 }
@@ -67,8 +67,8 @@ internal static class AttentionReferences
         Put(new Elements(p.Dv, p.DType), dv, p.Add, 2);
     }
 
-    private static bool Allowed(Elements mask, in Row at, int j, int keys, int queries, int causal) =>
-        (!mask.Present || mask[((long)at.Batch * keys) + j] != 0) && (causal == 0 || j <= at.Index + keys - queries);
+    private static bool Allowed(Elements mask, in Row at, int j, int keys, int queries, int causal, int window) =>
+        (!mask.Present || mask[((long)at.Batch * keys) + j] != 0) && (causal == 0 || j <= at.Index + keys - queries) && (window == 0 || j > at.Index + keys - queries - window);
 
     private static double Dot(Elements a, long ia, Elements b, long ib, int count)
     {

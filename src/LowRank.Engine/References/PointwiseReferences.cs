@@ -42,6 +42,41 @@ internal static class PointwiseReferences
 
     public static double SigmoidSlope(double x) => Sigmoid(x) * (1 - Sigmoid(x));
 
+    public static double Silu(double x) => x * Sigmoid(x);
+
+    public static double SiluSlope(double x) => Sigmoid(x) * (1 + (x * (1 - Sigmoid(x))));
+
+    public static double QuickGelu(double x) => x * Sigmoid(1.702 * x);
+
+    public static double QuickGeluSlope(double x) => Sigmoid(1.702 * x) * (1 + (1.702 * x * (1 - Sigmoid(1.702 * x))));
+
+    public static KernelReference<BinaryArgs> Gated(Func<double, double> f) => (in BinaryArgs p) =>
+    {
+        var (x, z, y) = (new Elements(p.X, p.DType), new Elements(p.Z, p.ZType), new Elements(p.Y, p.DType));
+        for (long i = 0; i < p.Count; i++)
+        {
+            y[i] = f(x[i]) * z[i];
+        }
+    };
+
+    public static KernelReference<BinaryGradArgs> GatedGrad(Func<double, double> f, Func<double, double> derivative) => (in BinaryGradArgs p) =>
+    {
+        var (x, z, dy) = (new Elements(p.X, p.DType), new Elements(p.Z, p.ZType), new Elements(p.Dy, p.DType));
+        var (dx, dz) = (new Elements(p.Dx, p.DType), new Elements(p.Dz, p.ZType));
+        for (long i = 0; i < p.Count; i++)
+        {
+            double gate = x[i], up = dy[i], other = z[i];
+            if (dx.Present)
+            {
+                dx.Put(i, up * other * derivative(gate), p.Add, 0);
+            }
+            if (dz.Present)
+            {
+                dz.Put(i, up * f(gate), p.Add, 1);
+            }
+        }
+    };
+
     /// <summary>erf by the all-positive series 2/√π e^(-x²) Σ 2^n x^(2n+1)/(1·3·…·(2n+1)), full precision below 6 and ±1 above.</summary>
     public static double Erf(double x)
     {
@@ -160,7 +195,7 @@ internal static class PointwiseReferences
             double mean = 0, variance = 0;
             for (int j = 0; j < p.Cols; j++)
             {
-                mean += x[row + j] / p.Cols;
+                mean += p.Rms != 0 ? 0 : x[row + j] / p.Cols;
             }
             for (int j = 0; j < p.Cols; j++)
             {
@@ -189,7 +224,7 @@ internal static class PointwiseReferences
             for (int j = 0; j < p.Cols; j++)
             {
                 double hat = (x[row + j] - mean) * rstd, g = dy[row + j] * (weight.Present ? weight[j] : 1);
-                g1 += g / p.Cols;
+                g1 += p.Rms != 0 ? 0 : g / p.Cols;
                 g2 += g * hat / p.Cols;
                 sumWeight[j] += dy[row + j] * hat;
                 sumBias[j] += dy[row + j];

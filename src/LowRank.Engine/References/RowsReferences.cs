@@ -32,6 +32,26 @@ internal static class RowsReferences
         }
     }
 
+    public static void Rope(in RopeArgs p)
+    {
+        var (x, table, positions, y) = (new Elements(p.X, p.DType), MatrixReferences.Param(p.Table, p.DType), new Elements(p.Positions, DType.I32), new Elements(p.Y, p.DType));
+        int half = p.Rotary / 2;
+        for (long head = 0; head < (long)p.Rows * p.Heads; head++)
+        {
+            long at = head * p.Dim, angle = (long)positions[head / p.Heads] * 2 * half;
+            for (int c = 0; c < half; c++)
+            {
+                double a = x[at + c], b = x[at + c + half], cosine = table[angle + (2 * c)], sine = (p.Inverse != 0 ? -1 : 1) * table[angle + (2 * c) + 1];
+                y.Put(at + c, (a * cosine) - (b * sine), p.Add, 0);
+                y.Put(at + c + half, (b * cosine) + (a * sine), p.Add, 0);
+            }
+            for (int c = 2 * half; c < p.Dim; c++)
+            {
+                y.Put(at + c, x[at + c], p.Add, 0);
+            }
+        }
+    }
+
     public static void PrependForward(in PrependArgs p)
     {
         var (x, first, y) = (new Elements(p.X, p.DType), MatrixReferences.Param(p.First, p.DType), new Elements(p.Y, p.DType));
