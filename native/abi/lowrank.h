@@ -72,6 +72,8 @@ struct GatherGradArgs { const void *ids, *dy; void *dtable; int32_t rows, cols, 
 // y[i,h,:]: the first `rotary` channels of each head of x [rows, heads, dim] turned in pairs (c, c + rotary/2) by the angle whose cosine and sine are
 // table[positions[i], c] (F32 [.., rotary/2, 2], positions I32); the rest copied. inverse 1 turns back: the gradient.
 struct RopeArgs { const void *x, *table, *positions; void *y; int32_t rows, heads, dim, rotary, inverse, dtype; uint32_t add; };
+// y[i,:] = x[i, start : start + count]; inverse 1 is the gradient: y[i, start : start + count] = x[i,:], the rest of y [rows, cols] 0
+struct ColumnsArgs { const void *x; void *y; int32_t rows, cols, start, count, inverse, dtype; uint32_t add; };
 // y[b,0,:] = first; y[b,1+t,:] = x[b,t,:]; the gradient struct serves dfirst[d] (parameter) and dx
 struct PrependArgs { const void *x, *first; void *y; int32_t batch, tokens, cols, dtype; };
 struct PrependGradArgs { const void *dy; void *dx, *dfirst; int32_t batch, tokens, cols, dtype; uint32_t add; };
@@ -89,6 +91,8 @@ struct CrossEntropyGradArgs { const void *logits, *labels, *lse, *valid, *dloss;
 // loss[0] = scale mean((y - target)^2); dy = dloss[0] 2 scale (y - target)/count
 struct SquaredErrorArgs { const void *y, *target; void *loss; int64_t count; double scale; int32_t dtype; };
 struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t count; double scale; int32_t dtype; uint32_t add; };
+
+// The same structs serve binary_cross_entropy of logits y: loss[0] = scale mean(log(1 + e^y) - target y); dy = dloss[0] scale (sigmoid(y) - target)/count.
 
 // ---- attention.cpp -------------------------------------------------------------------------------------------------
 // y[b,i,h,:] = softmax_j(scale q_i.k_j) v_j over keys j with mask[b,j] != 0 (null: all) and, if causal, j <= i + keys - queries;

@@ -10,7 +10,8 @@
     X(tanh_forward, UnaryArgs) X(tanh_backward, UnaryGradArgs) X(relu_forward, UnaryArgs) X(relu_backward, UnaryGradArgs) \
     X(sigmoid_forward, UnaryArgs) X(sigmoid_backward, UnaryGradArgs) X(silu_forward, UnaryArgs) X(silu_backward, UnaryGradArgs) \
     X(quick_gelu_forward, UnaryArgs) X(quick_gelu_backward, UnaryGradArgs) X(silu_mul_forward, BinaryArgs) X(silu_mul_backward, BinaryGradArgs) \
-    X(gelu_tanh_mul_forward, BinaryArgs) X(gelu_tanh_mul_backward, BinaryGradArgs) X(rope, RopeArgs) \
+    X(gelu_tanh_mul_forward, BinaryArgs) X(gelu_tanh_mul_backward, BinaryGradArgs) X(rope, RopeArgs) X(columns, ColumnsArgs) \
+    X(binary_cross_entropy_forward, SquaredErrorArgs) X(binary_cross_entropy_backward, SquaredErrorGradArgs) \
     X(add_forward, BinaryArgs) X(add_backward, BinaryGradArgs) X(mul_forward, BinaryArgs) X(mul_backward, BinaryGradArgs) \
     X(scale_rows_forward, ScaleRowsArgs) X(scale_rows_backward, ScaleRowsGradArgs) X(dropout, DropoutArgs) X(convert, ConvertArgs) X(fill, FillArgs) \
     X(gather_forward, GatherArgs) X(gather_backward, GatherGradArgs) X(prepend_forward, PrependArgs) X(prepend_backward, PrependGradArgs) \

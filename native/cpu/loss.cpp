@@ -146,4 +146,33 @@ int32_t squared_error_backward(const SquaredErrorGradArgs* p) {
     return known ? LR_OK : LR_UNSUPPORTED;
 }
 
+// A logit a label: small, so in plain order and float64.
+int32_t binary_cross_entropy_forward(const SquaredErrorArgs* p) {
+    double total = 0;
+    const bool known = by_float(p->dtype, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        const T *y = static_cast<const T*>(p->y), *target = static_cast<const T*>(p->target);
+        for (int64_t i = 0; i < p->count; ++i) {
+            const double v = widen(y[i]);
+            total += (v > 0 ? v : 0) + __builtin_log1p(__builtin_exp(v > 0 ? -v : v)) - v * widen(target[i]);
+        }
+    });
+    if (!known) return LR_UNSUPPORTED;
+    *static_cast<float*>(p->loss) = p->count ? float(p->scale * total / double(p->count)) : 0;
+    return LR_OK;
+}
+
+int32_t binary_cross_entropy_backward(const SquaredErrorGradArgs* p) {
+    const vf scale = splat(float(*static_cast<const float*>(p->dloss) * p->scale / double(p->count)));
+    const bool known = by_float(p->dtype, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        const T *y = static_cast<const T*>(p->y), *target = static_cast<const T*>(p->target);
+        T* dy = static_cast<T*>(p->dy);
+        lr::parallel_range(p->count, 1, [&](int64_t i0, int64_t i1) {
+            sweep(i0, i1, [&](auto at) LR_LAMBDA { at.put(dy, scale * (vsigmoid(at.get(y)) - at.get(target)), p->add & 1); });
+        });
+    });
+    return known ? LR_OK : LR_UNSUPPORTED;
+}
+
 } // namespace LR_NS

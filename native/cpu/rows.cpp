@@ -64,6 +64,26 @@ int32_t rope(const RopeArgs* p) {
     return known ? LR_OK : LR_UNSUPPORTED;
 }
 
+int32_t columns(const ColumnsArgs* p) {
+    const int64_t cols = p->cols, start = p->start, count = p->count;
+    const bool known = by_float(p->dtype, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        lr::parallel_range(p->rows, p->inverse ? cols : count, [&](int64_t r0, int64_t r1) {
+            for (int64_t r = r0; r < r1; ++r) {
+                const T* x = static_cast<const T*>(p->x) + r * (p->inverse ? count : cols);
+                T* y = static_cast<T*>(p->y) + r * (p->inverse ? cols : count);
+                if (!p->inverse) {
+                    sweep(0, count, [&](auto at) LR_LAMBDA { at.set(y, at.get(x + start)); });
+                    continue;
+                }
+                if (!(p->add & 1)) memset(y, 0, size_t(cols) * sizeof(T));
+                sweep(0, count, [&](auto at) LR_LAMBDA { at.put(y + start, at.get(x), p->add & 1); });
+            }
+        });
+    });
+    return known ? LR_OK : LR_UNSUPPORTED;
+}
+
 int32_t prepend_forward(const PrependArgs* p) {
     const float* first = static_cast<const float*>(p->first);
     const int64_t tokens = p->tokens, cols = p->cols;

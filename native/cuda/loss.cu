@@ -67,23 +67,32 @@ LR_KERNEL(cross_entropy_backward, CrossEntropyGradArgs, 256, 4) {
     }
 }
 
-// Partial sums of (y - target)^2 in float64: work [parts]
-LR_KERNEL(squared_error_parts, Planned<SquaredErrorArgs>, 256, 4) {
+// Partial sums of f(y, target) in float64: work [parts]
+template <class F> LR_DEV void lr_error_parts(const Planned<SquaredErrorArgs>& p, F f) {
     double* parts = reinterpret_cast<double*>(LR_SMEM);
     const scalar *y = static_cast<const scalar*>(p.op.y), *target = static_cast<const scalar*>(p.op.target);
     double sum = 0;
-    for (int64_t i = int64_t(LR_BX) * 256 + LR_TID; i < p.op.count; i += int64_t(LR_GX) * 256) {
-        const float d = lr_widen(y[i]) - lr_widen(target[i]);
-        sum += static_cast<double>(d) * d;
-    }
+    for (int64_t i = int64_t(LR_BX) * 256 + LR_TID; i < p.op.count; i += int64_t(LR_GX) * 256) sum += static_cast<double>(f(lr_widen(y[i]), lr_widen(target[i])));
     sum = lr_block_total(sum, parts);
     if (LR_TID == 0) static_cast<double*>(p.work)[LR_BX] = sum;
 }
-LR_KERNEL(squared_error_mean, Planned<SquaredErrorArgs>, 32, 1) {
+LR_KERNEL(squared_error_parts, Planned<SquaredErrorArgs>, 256, 4) {
+    lr_error_parts(p, [](float y, float target) { return (y - target) * (y - target); });
+}
+LR_KERNEL(binary_cross_entropy_parts, Planned<SquaredErrorArgs>, 256, 4) {
+    lr_error_parts(p, [](float y, float target) { return (y > 0 ? y : 0.0f) + log1pf(expf(y > 0 ? -y : y)) - y * target; });
+}
+LR_KERNEL(error_mean, Planned<SquaredErrorArgs>, 32, 1) {
     if (LR_TID > 0) return;
     double sum = 0;
     for (int i = 0; i < p.parts; ++i) sum += static_cast<const double*>(p.work)[i];
     *static_cast<float*>(p.op.loss) = static_cast<float>(p.op.scale * sum / static_cast<double>(p.op.count));
+}
+LR_KERNEL(binary_cross_entropy_backward, SquaredErrorGradArgs, 256, 4) {
+    const scalar *y = static_cast<const scalar*>(p.y), *target = static_cast<const scalar*>(p.target);
+    const float scale = *static_cast<const float*>(p.dloss) * static_cast<float>(p.scale / static_cast<double>(p.count));
+    for (int64_t i = int64_t(LR_BX) * 256 + LR_TID; i < p.count; i += int64_t(LR_GX) * 256)
+        lr_put(static_cast<scalar*>(p.dy) + i, scale * (1.0f / (1.0f + expf(-lr_widen(y[i]))) - lr_widen(target[i])), p.add & 1);
 }
 LR_KERNEL(squared_error_backward, SquaredErrorGradArgs, 256, 4) {
     const scalar *y = static_cast<const scalar*>(p.y), *target = static_cast<const scalar*>(p.target);

@@ -41,6 +41,18 @@ LR_KERNEL(rope, RopeArgs, 128, 8) {
 }
 
 // A block a row
+LR_KERNEL(columns, ColumnsArgs, 128, 8) {
+    const int64_t row = LR_BX;
+    const scalar* x = static_cast<const scalar*>(p.x) + row * (p.inverse ? p.count : p.cols);
+    scalar* y = static_cast<scalar*>(p.y) + row * (p.inverse ? p.cols : p.count);
+    if (!p.inverse) {
+        for (int c = LR_TID; c < p.count; c += 128) y[c] = x[p.start + c];
+        return;
+    }
+    for (int c = LR_TID; c < p.cols; c += 128) lr_put(y + c, c >= p.start && c < p.start + p.count ? lr_widen(x[c - p.start]) : 0.0f, p.add & 1);
+}
+
+// A block a row
 LR_KERNEL(gather_forward, GatherArgs, 128, 8) {
     const int64_t row = LR_BX, from = static_cast<const int32_t*>(p.ids)[row];
     scalar* y = static_cast<scalar*>(p.y) + row * p.cols;

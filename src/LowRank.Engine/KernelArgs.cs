@@ -247,6 +247,16 @@ internal struct RopeArgs : IKernelArgs
 }
 
 [StructLayout(LayoutKind.Sequential)]
+internal struct ColumnsArgs : IKernelArgs
+{
+    public nint X, Y;
+    public int Rows, Cols, Start, Count, Inverse;
+    public DType DType;
+    public uint Add;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
 internal struct PrependArgs : IKernelArgs
 {
     public nint X, First, Y;

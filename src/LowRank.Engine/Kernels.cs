@@ -52,6 +52,7 @@ internal static class Kernels
     public static readonly Kernel<GatherArgs> GatherForward = new("gather_forward", RowsReferences.GatherForward) { Cuda = CudaPlans.Gather };
     public static readonly Kernel<GatherGradArgs> GatherBackward = new("gather_backward", RowsReferences.GatherBackward) { Cuda = CudaPlans.GatherGrad };
     public static readonly Kernel<RopeArgs> Rope = new("rope", RowsReferences.Rope) { Cuda = CudaPlans.Rope };
+    public static readonly Kernel<ColumnsArgs> Columns = new("columns", RowsReferences.Columns) { Cuda = CudaPlans.Columns };
     public static readonly Kernel<PrependArgs> PrependForward = new("prepend_forward", RowsReferences.PrependForward) { Cuda = CudaPlans.Prepend };
     public static readonly Kernel<PrependGradArgs> PrependBackward = new("prepend_backward", RowsReferences.PrependBackward) { Cuda = CudaPlans.PrependGrad };
     public static readonly Kernel<TransposeArgs> Transpose = new("transpose", RowsReferences.Transpose) { Cuda = CudaPlans.Transpose };
@@ -59,8 +60,10 @@ internal static class Kernels
     public static readonly Kernel<UnfoldArgs> Fold = new("fold", RowsReferences.Fold) { Cuda = CudaPlans.Fold };
     public static readonly Kernel<CrossEntropyArgs> CrossEntropyForward = new("cross_entropy_forward", RowsReferences.CrossEntropyForward) { Cuda = CudaPlans.CrossEntropy };
     public static readonly Kernel<CrossEntropyGradArgs> CrossEntropyBackward = new("cross_entropy_backward", RowsReferences.CrossEntropyBackward) { Cuda = CudaPlans.CrossEntropyGrad };
-    public static readonly Kernel<SquaredErrorArgs> SquaredErrorForward = new("squared_error_forward", RowsReferences.SquaredErrorForward) { Cuda = CudaPlans.SquaredError };
-    public static readonly Kernel<SquaredErrorGradArgs> SquaredErrorBackward = new("squared_error_backward", RowsReferences.SquaredErrorBackward) { Cuda = CudaPlans.SquaredErrorGrad };
+    public static readonly Kernel<SquaredErrorArgs> SquaredErrorForward = new("squared_error_forward", RowsReferences.SquaredErrorForward) { Cuda = CudaPlans.Error("squared_error_parts") };
+    public static readonly Kernel<SquaredErrorGradArgs> SquaredErrorBackward = new("squared_error_backward", RowsReferences.SquaredErrorBackward) { Cuda = CudaPlans.ErrorGrad("squared_error_backward") };
+    public static readonly Kernel<SquaredErrorArgs> BinaryCrossEntropyForward = new("binary_cross_entropy_forward", RowsReferences.BinaryCrossEntropyForward) { Cuda = CudaPlans.Error("binary_cross_entropy_parts") };
+    public static readonly Kernel<SquaredErrorGradArgs> BinaryCrossEntropyBackward = new("binary_cross_entropy_backward", RowsReferences.BinaryCrossEntropyBackward) { Cuda = CudaPlans.ErrorGrad("binary_cross_entropy_backward") };
 
     public static readonly Kernel<AttentionArgs> AttentionForward = new("attention_forward", AttentionReferences.Forward) { Cuda = CudaPlans.Attention };
     public static readonly Kernel<AttentionGradArgs> AttentionBackward = new("attention_backward", AttentionReferences.Backward) { Cuda = CudaPlans.AttentionGrad };

@@ -13,9 +13,18 @@ public abstract class PretrainedModel : Model
     private static readonly SortedDictionary<string, Func<string, Device, LoadOptions, PretrainedModel>> Architectures = new(StringComparer.Ordinal)
     {
         [VisionTransformerConfig.ModelTypeName] = VisionTransformer.Load,
+        ["bert"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Bert(c, device, o, s)),
+        ["roberta"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Roberta(c, device, o, s)),
+        ["distilbert"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new DistilBert(c, device, o, s)),
+        ["gpt2"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Gpt2(c, device, o, s)),
+        ["llama"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
+        ["mistral"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
+        ["qwen2"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
+        ["qwen3"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
     };
 
     private readonly Dictionary<string, string> paths = new(StringComparer.Ordinal);
+    private readonly HashSet<string> transposedInFile = new(StringComparer.Ordinal);
     private readonly bool pack;
     private readonly double initializerRange;
     private WeightSource? source;
@@ -63,7 +72,7 @@ public abstract class PretrainedModel : Model
         using Scope scope = Device.NewStore();
         SafeTensorsIndex.Save(
             folder,
-            Parameters.Values.Select(p => TensorData.Of(p.Name, type is { } t && t != p.Value.DType ? Converted(p.Value, t, scope) : p.Value)),
+            Parameters.Values.Select(p => TensorData.Of(p.Name, AsInFile(p, type ?? p.Value.DType, scope))),
             new Dictionary<string, string> { ["format"] = "pt" },       // transformers refuses files that do not say so
             shardBytes);
         AtomicFile.WriteText(Path.Combine(folder, ConfigFile.Name), ConfigText(type ?? DType.ForParameters()));
@@ -80,16 +89,25 @@ public abstract class PretrainedModel : Model
             return null;
         }
         using TensorSource file = OpenWeights(folder);
-        return file.Load(parameter.Name, scope, parameter.Value.DType);
+        Tensor value = file.Load(FileNames.Find(file, parameter.Name), scope, parameter.Value.DType);
+        return IsTransposedInFile(parameter) ? Turned(value, scope) : value;
     };
+
+    /// <summary>True where the file holds the weight as [inputs, outputs].</summary>
+    public bool IsTransposedInFile(Parameter parameter) => transposedInFile.Contains(parameter.Name);
 
     /// <summary>The text of config.json.</summary>
     private protected abstract string ConfigText(DType type);
 
     /// <summary>Declares a weight.</summary>
-    internal Parameter Weight(Place place, Shape shape, Init? init = null, bool matrix = false)
+    internal Parameter Weight(Place place, Shape shape, Init? init = null, bool matrix = false, bool transposed = false)
     {
-        Tensor value = source!.Take(place.File, shape, matrix ? DType : DType.ForParameters(), init ?? Init.Normal(initializerRange), staging!);
+        Tensor value = source!.Take(place.File, transposed ? [shape[1], shape[0]] : shape, matrix ? DType : DType.ForParameters(), init ?? Init.Normal(initializerRange), staging!);
+        if (transposed)
+        {
+            transposedInFile.Add(place.File);
+            value = Turned(value, staging!);
+        }
         Parameter parameter = Add(place.File, matrix && pack ? Packing.Pack(value, Store) : value.CopyTo(Store));
         staging!.Reset();
         paths.Add(place.File, place.Path);
@@ -97,14 +115,28 @@ public abstract class PretrainedModel : Model
     }
 
     /// <summary>Declares a linear layer [outputs, inputs].</summary>
-    internal Site Linear(Place place, int outputs, int inputs, bool bias, bool isOutput = false) => Add(new Site(
+    /// <param name="place">Where it sits.</param>
+    /// <param name="outputs">Rows of the weight.</param>
+    /// <param name="inputs">Columns.</param>
+    /// <param name="bias">With a bias [outputs].</param>
+    /// <param name="isOutput">The output layer, which <c>all-linear</c> leaves out.</param>
+    /// <param name="transposed">The file holds the weight as [inputs, outputs].</param>
+    /// <param name="tied">The weight is that of an embedding.</param>
+    internal Site Linear(Place place, int outputs, int inputs, bool bias, bool isOutput = false, bool transposed = false, Parameter? tied = null) => Add(new Site(
         place.Path,
         SiteKind.Linear,
-        Weight(place.At("weight"), [outputs, inputs], matrix: true),
+        tied ?? Weight(place.At("weight"), [outputs, inputs], matrix: true, transposed: transposed),
         bias ? Weight(place.At("bias"), [outputs], Init.Zeros) : null)
     {
         Aliases = place.File == place.Path ? [] : [place.File],
         IsOutput = isOutput,
+        IsTransposed = transposed,
+    });
+
+    /// <summary>Declares a table [rows, width] looked up by ids.</summary>
+    internal Site Embedding(Place place, int rows, int width) => Add(new Site(place.Path, SiteKind.Embedding, Weight(place.At("weight"), [rows, width]), null)
+    {
+        Aliases = place.File == place.Path ? [] : [place.File],
     });
 
     /// <summary>Declares a convolution [outputs, inputs, size, size] with stride <paramref name="size"/>: patches side by side.</summary>
@@ -126,9 +158,20 @@ public abstract class PretrainedModel : Model
         (source, staging) = (null, null);
     }
 
-    private static Tensor Converted(Tensor value, DType type, Scope scope)
+    private Tensor AsInFile(Parameter parameter, DType type, Scope scope)
     {
-        Tensor rows = value.IsPacked ? Packing.Unpack(value, scope) : value;
-        return rows.ConvertTo(type, scope);
+        Tensor value = parameter.Value;
+        if (type == value.DType && !IsTransposedInFile(parameter))
+        {
+            return value;
+        }
+        value = (value.IsPacked ? Packing.Unpack(value, scope) : value).ConvertTo(type, scope);
+        return IsTransposedInFile(parameter) ? Turned(value, scope) : value;
+    }
+
+    private static Tensor Turned(Tensor value, Scope scope)
+    {
+        using Scope own = value.Device.BeginScope();
+        return new Transpose().Apply(value).CopyTo(scope);
     }
 }

@@ -43,7 +43,7 @@ public sealed class VisionTransformer : PretrainedModel
         {
             layers[i] = new Layer(this, trunk.At($"layers.{i}", $"encoder.layer.{i}"), config, activation);
         }
-        norm = new Norm(this, trunk.At("layernorm"), d, config.LayerNormEpsilon);
+        norm = new Norm(this, trunk.At("layernorm"), d, new LayerNorm(config.LayerNormEpsilon));
         classifier = form == Form.Classifier ? Linear(new Place(Head, Head), config.Classes, d, bias: true, isOutput: true) : null;
         pooler = form == Form.Pooled ? Linear(trunk.At(Pooler), config.PoolerSize ?? d, d, bias: true) : null;
         Built();
@@ -69,9 +69,14 @@ public sealed class VisionTransformer : PretrainedModel
         }
         bool bare = options.Classes is null && !file.Contains($"{Head}.weight") && file.Contains("embeddings.cls_token");
         Form form = !bare ? Form.Classifier : file.Contains($"{Pooler}.weight") ? Form.Pooled : Form.Bare;
-        HashSet<string> renew = options.Classes is null ? [] : [$"{Head}.weight", $"{Head}.bias"];
-        var model = new VisionTransformer(config, device, options.Type, new FileWeights(file, renew, new RandomWeights(new Rng(options.Seed))), options.Pack, form);
-        model.ReadAgainFrom(folder, renew);
+        var source = new FileWeights(file, new RandomWeights(new Rng(options.Seed)));
+        if (options.Classes is not null)
+        {
+            source.Renew($"{Head}.weight");
+            source.Renew($"{Head}.bias");
+        }
+        var model = new VisionTransformer(config, device, options.Type, source, options.Pack, form);
+        model.ReadAgainFrom(folder, source.Renewed);
         return model;
     }
 
@@ -163,7 +168,7 @@ public sealed class VisionTransformer : PretrainedModel
         public Layer(PretrainedModel model, Place place, VisionTransformerConfig config, Op activation)
         {
             int d = config.HiddenSize;
-            before = new Norm(model, place.At("layernorm_before"), d, config.LayerNormEpsilon);
+            before = new Norm(model, place.At("layernorm_before"), d, new LayerNorm(config.LayerNormEpsilon));
             attention = new SelfAttention(
                 model,
                 new AttentionNames(
@@ -172,7 +177,7 @@ public sealed class VisionTransformer : PretrainedModel
                     place.At("attention.v_proj", "attention.attention.value"),
                     place.At("attention.o_proj", "attention.output.dense")),
                 new AttentionShape(d, config.Heads, config.QkvBias));
-            after = new Norm(model, place.At("layernorm_after"), d, config.LayerNormEpsilon);
+            after = new Norm(model, place.At("layernorm_after"), d, new LayerNorm(config.LayerNormEpsilon));
             mlp = new FeedForward(model, place.At("mlp.fc1", "intermediate.dense"), place.At("mlp.fc2", "output.dense"), d, config.IntermediateSize, activation);
         }
 

@@ -59,12 +59,13 @@ public class OpTests
     public void Gradient_matches_a_central_difference(int row, string name)
     {
         using Device device = Devices.Open("cpu");
+        double step = OpRows.All[row].Step;
         var run = new OpRun(OpRows.All[row], DType.F64);
         double[]?[] gradients = run.On(device, DType.F64).Gradients;
         foreach (int i in run.Differentiable)
         {
             double[] v = run.Direction(i);
-            double want = (run.Loss(device, i, v, Close.Step) - run.Loss(device, i, v, -Close.Step)) / (2 * Close.Step);
+            double want = (run.Loss(device, i, v, step) - run.Loss(device, i, v, -step)) / (2 * step);
             double got = gradients[i]!.Zip(v, (g, d) => g * d).Sum();
             double scale = Math.Sqrt(gradients[i]!.Sum(g => g * g) * v.Sum(d => d * d));
             Assert.True(Math.Abs(got - want) <= Close.Difference * Math.Max(scale, Close.Step), $"{name}, operand {i}: {got:R}, central difference {want:R}");

@@ -36,11 +36,14 @@ internal static class OpOracle
         [typeof(ScaleRows)] = (_, t) => t[0]! * t[1]!.unsqueeze(1),
         [typeof(Gather)] = (_, t) => t[0]!.index_select(0, t[1]!.flatten()).view([.. t[1]!.shape, t[0]!.shape[1]]),
         [typeof(Rope)] = (op, t) => Turned(((Rope)op).Heads, t[0]!, t[1]!, t[2]!),
+        [typeof(Columns)] = (op, t) => t[0]!.narrow(-1, ((Columns)op).Start, ((Columns)op).Count),
+        [typeof(Cast)] = (_, t) => t[0]!.clone(),
         [typeof(Prepend)] = (_, t) => Torch.cat([t[1]!.expand(t[0]!.shape[0], 1, t[0]!.shape[2]), t[0]!], 1),
         [typeof(Transpose)] = (_, t) => t[0]!.transpose(-1, -2),
         [typeof(Unfold)] = (op, t) => Patches((Unfold)op, t[0]!),
         [typeof(CrossEntropy)] = (op, t) => Loss((CrossEntropy)op, t[0]!, t[1]!),
         [typeof(SquaredError)] = (op, t) => (F.mse_loss(t[0]!, t[1]!) * ((SquaredError)op).Scale).reshape(1),
+        [typeof(BinaryCrossEntropy)] = (op, t) => (F.binary_cross_entropy_with_logits(t[0]!, t[1]!) * ((BinaryCrossEntropy)op).Scale).reshape(1),
         [typeof(Attention)] = (op, t) => Attend((Attention)op, t[0]!, t[1]!, t[2]!, t.ElementAtOrDefault(3)),
     };
 

@@ -38,6 +38,9 @@ public sealed record OpRow(Op Op, params Operand[] Inputs)
     /// <summary>Types that native kernels take with gradients.</summary>
     public DType[] Types { get; init; } = [DType.F32, DType.BF16];
 
+    /// <summary>Step of the central difference; an op that rounds needs one far above its unit.</summary>
+    public double Step { get; init; } = Close.Step;
+
     /// <summary>Name in test output.</summary>
     public override string ToString() => $"{Op} {string.Join(" ", Inputs.Select(i => i.Role == Role.None ? "-" : i.Shape.ToString()))}";
 }
@@ -93,6 +96,9 @@ public static class OpRows
         new(new Gather(), X(11, 6), new Operand([2, 9], Role.Ids, 11)),
         new(new Rope(3), X(2, 5, 48), C(9, 8, 2), new Operand([2, 5], Role.Ids, 9)),
         new(new Rope(2), X(7, 34), C(4, 4, 2), new Operand([7], Role.Ids, 4)),
+        new(new Columns(3, 20), X(2, 5, 41)),
+        new(new Columns(0, 7), X(7, 7)),
+        new(new Cast(DType.F32), X(3, 101)) { Step = 1 },
         new(new Prepend(), X(3, 4, 10), P(10)),
         new(new Transpose(), X(2, 5, 9)),
         new(new Unfold(3, 2, 2, 1), X(2, 3, 7, 6)),
@@ -101,6 +107,7 @@ public static class OpRows
         new(new CrossEntropy(), X(6, 11), new Operand([6], Role.Ids, 11)),
         new(new CrossEntropy(Ignore: 3, Smoothing: 0.1), X(19, 5), new Operand([19], Role.Ids, 5)),
         new(new SquaredError(0.5), X(4, 9), new Operand([4, 9], Role.Data)),
+        new(new BinaryCrossEntropy(2), X(4, 9), new Operand([4, 9], Role.Data)),
         new(new Attention(3), X(2, 5, 12), X(2, 5, 12), X(2, 5, 12)),
         new(new Attention(2, Causal: true), X(2, 19, 32), X(2, 19, 32), X(2, 19, 32)),
         new(new Attention(4, Causal: true, KvHeads: 2), X(1, 6, 32), X(1, 9, 16), X(1, 9, 16)),

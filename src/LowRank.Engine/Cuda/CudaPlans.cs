@@ -79,6 +79,8 @@ internal static class CudaPlans
 
     public static bool Rope(CudaStream on, in RopeArgs a) => on.Run(Rows, "rope", a.DType, (a.Rows, 1, 1), 128, 0, in a);
 
+    public static bool Columns(CudaStream on, in ColumnsArgs a) => on.Run(Rows, "columns", a.DType, (a.Rows, 1, 1), 128, 0, in a);
+
     public static bool Prepend(CudaStream on, in PrependArgs a) => on.Run(Rows, "prepend_forward", a.DType, (a.Tokens + 1, a.Batch, 1), 128, 0, in a);
 
     public static bool PrependGrad(CudaStream on, in PrependGradArgs a) => on.Run(Rows, "prepend_backward", a.DType, (a.Tokens + 1, a.Batch, 1), 128, 0, in a);
@@ -98,15 +100,16 @@ internal static class CudaPlans
 
     public static bool CrossEntropyGrad(CudaStream on, in CrossEntropyGradArgs a) => on.Run(Loss, "cross_entropy_backward", a.DType, (a.Rows, 1, 1), Threads, 0, in a);
 
-    public static bool SquaredError(CudaStream on, in SquaredErrorArgs a)
+    /// <summary>A mean over elements of y and target, by the partial sums of a function.</summary>
+    public static CudaPlan<SquaredErrorArgs> Error(string partial) => (CudaStream on, in SquaredErrorArgs a) =>
     {
         int parts = (int)Each(on, a.Count, 1).X;
         var planned = new Planned<SquaredErrorArgs> { Op = a, Work = on.Workspace((long)parts * sizeof(double)), Parts = parts };
-        on.Run(Loss, "squared_error_parts", a.DType, (parts, 1, 1), Threads, Threads * sizeof(double), in planned);
-        return on.Run(Loss, "squared_error_mean", a.DType, (1, 1, 1), 32, 0, in planned);
-    }
+        on.Run(Loss, partial, a.DType, (parts, 1, 1), Threads, Threads * sizeof(double), in planned);
+        return on.Run(Loss, "error_mean", a.DType, (1, 1, 1), 32, 0, in planned);
+    };
 
-    public static bool SquaredErrorGrad(CudaStream on, in SquaredErrorGradArgs a) => on.Run(Loss, "squared_error_backward", a.DType, Each(on, a.Count, 1), Threads, 0, in a);
+    public static CudaPlan<SquaredErrorGradArgs> ErrorGrad(string name) => (CudaStream on, in SquaredErrorGradArgs a) => on.Run(Loss, name, a.DType, Each(on, a.Count, 1), Threads, 0, in a);
 
     public static bool Attention(CudaStream on, in AttentionArgs a) =>
         a.Dim <= MostHeadElements && on.Run(AttentionFile, "attention_forward", a.DType, ((a.Queries + 3) / 4, a.Heads, a.Batch), 128, 4 * a.Dim * sizeof(float), in a);

@@ -1,11 +1,14 @@
 namespace LowRank;
 
-/// <summary>y[b,i,h,:] = Σ_j softmax_j(s·q_i·k_j) v_j with s = 1/√dim; q [batch, queries, Heads·dim], k and v [batch, keys, KvHeads·dim],
+/// <summary>y[b,i,h,:] = Σ_j softmax_j(s·q_i·k_j) v_j with s = <see cref="Scale"/>; q [batch, queries, Heads·dim], k and v [batch, keys, KvHeads·dim],
 /// mask U8 [batch, keys] (0 bars a key) or absent → y like q; saves the log-sum-exp [batch, Heads, queries]. With Causal, key j is seen by query i if
 /// j ≤ i + keys - queries; with Window w > 0 only if also j > i + keys - queries - w. A query with no key gives 0 and no gradient (arXiv 1706.03762;
 /// tiled as 2205.14135).</summary>
 public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0, int Window = 0) : Op
 {
+    /// <summary>Factor s of the scores; 0 stands for 1/√dim.</summary>
+    public double Scale { get; init; }
+
     /// <inheritdoc/>
     public override Shape[] Infer(Inputs inputs)
     {
@@ -54,7 +57,7 @@ public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0, 
             Dim = q.Shape[2] / Heads,
             Causal = Causal ? 1 : 0,
             Window = Window,
-            Scale = 1 / Math.Sqrt(q.Shape[2] / Heads),
+            Scale = Scale > 0 ? Scale : 1 / Math.Sqrt(q.Shape[2] / Heads),
             DType = q.DType,
         });
     }
@@ -84,7 +87,7 @@ public sealed record Attention(int Heads, bool Causal = false, int KvHeads = 0, 
             Dim = q.Shape[2] / Heads,
             Causal = Causal ? 1 : 0,
             Window = Window,
-            Scale = 1 / Math.Sqrt(q.Shape[2] / Heads),
+            Scale = Scale > 0 ? Scale : 1 / Math.Sqrt(q.Shape[2] / Heads),
             DType = q.DType,
             Add = Grads.Place.Mask(dq, dk, dv),
         });

@@ -1,38 +1,18 @@
 namespace LowRank;
 
 /// <summary>loss = Scale·mean((y - target)²); y and target of one shape → loss [1] in parameter precision.</summary>
-public sealed record SquaredError(double Scale = 1) : Op
+public sealed record SquaredError(double Scale = 1) : MeanError(Scale)
 {
-    /// <inheritdoc/>
-    public override Shape[] Infer(Inputs inputs)
-    {
-        var (y, target) = inputs;
-        Require("target", target, y.Shape);
-        if (target.DType != y.DType)
-        {
-            throw Bad("target", target.DType, y.DType.ToString());
-        }
-        return [[1]];
-    }
+    private protected override Kernel<SquaredErrorArgs> Forward => Kernels.SquaredErrorForward;
 
-    /// <inheritdoc/>
-    public override DType TypeOf(int output, Inputs inputs) => inputs[0].DType.ForParameters();
+    private protected override Kernel<SquaredErrorGradArgs> Gradient => Kernels.SquaredErrorBackward;
+}
 
-    /// <inheritdoc/>
-    public override void Run(Inputs inputs, Inputs outputs)
-    {
-        var (y, target) = inputs;
-        y.Device.Launch(Kernels.SquaredErrorForward, new SquaredErrorArgs { Y = y.Data, Target = target.Data, Loss = outputs[0].Data, Count = y.Shape.Count, Scale = Scale, DType = y.DType });
-    }
+/// <summary>loss = Scale·mean(log(1 + e^y) - target·y), the cross entropy of independent yes-no labels with logits y; y and target (0 .. 1) of one shape
+/// → loss [1] in parameter precision.</summary>
+public sealed record BinaryCrossEntropy(double Scale = 1) : MeanError(Scale)
+{
+    private protected override Kernel<SquaredErrorArgs> Forward => Kernels.BinaryCrossEntropyForward;
 
-    /// <inheritdoc/>
-    public override void Backward(Inputs inputs, Inputs outputs, Tensor dy, Grads grads)
-    {
-        var (y, target) = inputs;
-        Grads.Place place = grads[0];
-        y.Device.Launch(Kernels.SquaredErrorBackward, new SquaredErrorGradArgs { Y = y.Data, Target = target.Data, Dloss = dy.Data, Dy = place.Data, Count = y.Shape.Count, Scale = Scale, DType = y.DType, Add = Grads.Place.Mask(place) });
-    }
-
-    /// <inheritdoc/>
-    public override Cost Cost(Inputs inputs) => new(3 * inputs[0].Shape.Count, 2 * inputs[0].Shape.Count * inputs[0].DType.Size());
+    private protected override Kernel<SquaredErrorGradArgs> Gradient => Kernels.BinaryCrossEntropyBackward;
 }

@@ -52,6 +52,25 @@ internal static class RowsReferences
         }
     }
 
+    public static void Columns(in ColumnsArgs p)
+    {
+        var (x, y) = (new Elements(p.X, p.DType), new Elements(p.Y, p.DType));
+        for (long row = 0; row < p.Rows; row++)
+        {
+            for (int c = 0; c < (p.Inverse != 0 ? p.Cols : p.Count); c++)
+            {
+                if (p.Inverse == 0)
+                {
+                    y[(row * p.Count) + c] = x[(row * p.Cols) + p.Start + c];
+                }
+                else
+                {
+                    y.Put((row * p.Cols) + c, c >= p.Start && c < p.Start + p.Count ? x[(row * p.Count) + c - p.Start] : 0, p.Add, 0);
+                }
+            }
+        }
+    }
+
     public static void PrependForward(in PrependArgs p)
     {
         var (x, first, y) = (new Elements(p.X, p.DType), MatrixReferences.Param(p.First, p.DType), new Elements(p.Y, p.DType));
@@ -201,6 +220,26 @@ internal static class RowsReferences
         for (long i = 0; i < p.Count; i++)
         {
             dy.Put(i, dloss[0] * 2 * p.Scale * (y[i] - target[i]) / p.Count, p.Add, 0);
+        }
+    }
+
+    public static void BinaryCrossEntropyForward(in SquaredErrorArgs p)
+    {
+        var (y, target, loss) = (new Elements(p.Y, p.DType), new Elements(p.Target, p.DType), MatrixReferences.Param(p.Loss, p.DType));
+        double sum = 0;
+        for (long i = 0; i < p.Count; i++)
+        {
+            sum += Math.Max(y[i], 0) + double.LogP1(Math.Exp(-Math.Abs(y[i]))) - (y[i] * target[i]);
+        }
+        loss[0] = p.Count == 0 ? 0 : p.Scale * sum / p.Count;
+    }
+
+    public static void BinaryCrossEntropyBackward(in SquaredErrorGradArgs p)
+    {
+        var (y, target, dloss, dy) = (new Elements(p.Y, p.DType), new Elements(p.Target, p.DType), MatrixReferences.Param(p.Dloss, p.DType), new Elements(p.Dy, p.DType));
+        for (long i = 0; i < p.Count; i++)
+        {
+            dy.Put(i, dloss[0] * p.Scale * (PointwiseReferences.Sigmoid(y[i]) - target[i]) / p.Count, p.Add, 0);
         }
     }
 

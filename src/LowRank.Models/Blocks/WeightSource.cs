@@ -29,32 +29,43 @@ internal sealed class RandomWeights(Rng rng) : WeightSource
     }
 }
 
-/// <summary>Weights of a file. Names in <paramref name="renew"/> are drawn from <paramref name="random"/> instead: a head for other classes.</summary>
-internal sealed class FileWeights(TensorSource file, IReadOnlySet<string> renew, WeightSource random) : WeightSource
+/// <summary>Weights of a file. Names that are renewed are drawn from <paramref name="random"/> instead: a head for other classes.</summary>
+internal sealed class FileWeights(TensorSource file, WeightSource random) : WeightSource
 {
-    private static readonly string[] Buffers = [".position_ids", ".masked_bias", ".attn.bias", "rotary_emb.inv_freq"];
-    private readonly HashSet<string> taken = new(StringComparer.Ordinal);
+    private readonly List<string> unused = [".position_ids", ".masked_bias", ".attn.bias", "rotary_emb.inv_freq"];
+    private readonly HashSet<string> taken = new(StringComparer.Ordinal), renewed = new(StringComparer.Ordinal);
 
-    public override bool Has(string name) => file.Contains(name);
+    /// <summary>Names that do not come from the file.</summary>
+    public IReadOnlySet<string> Renewed => renewed;
+
+    /// <summary>Draws a weight instead of reading it.</summary>
+    public void Renew(string name) => renewed.Add(name);
+
+    /// <summary>Lets tensors under these prefixes be left over.</summary>
+    public void Ignore(ReadOnlySpan<string> prefixes) => unused.AddRange(prefixes);
+
+    public override bool Has(string name) => file.Contains(FileNames.Find(file, name));
 
     public override Tensor Take(string name, Shape shape, DType type, Init init, Scope scope)
     {
-        taken.Add(name);
-        if (renew.Contains(name))
+        if (renewed.Contains(name))
         {
+            taken.Add(name);
             return random.Take(name, shape, type, init, scope);
         }
-        SafeTensorsEntry entry = file[name];
+        string found = FileNames.Find(file, name);
+        taken.Add(found);
+        SafeTensorsEntry entry = file[found];
         if (!entry.Dimensions.SequenceEqual(shape.Select(d => (long)d)))
         {
-            throw new ModelFormatException($"{file.Name}: tensor '{name}' is {entry}, want {shape} as config.json says") { File = file.Name, Key = name };
+            throw new ModelFormatException($"{file.Name}: tensor '{found}' is {entry}, want {shape} as config.json says") { File = file.Name, Key = found };
         }
-        return file.Load(name, scope, type);
+        return file.Load(found, scope, type);
     }
 
     public override void Finish()
     {
-        string[] surplus = [.. file.Entries.Select(e => e.Name).Where(n => !taken.Contains(n) && !Buffers.Any(b => n.EndsWith(b, StringComparison.Ordinal)))];
+        string[] surplus = [.. file.Entries.Select(e => e.Name).Where(n => !taken.Contains(n) && !unused.Exists(b => b.EndsWith('.') ? n.StartsWith(b, StringComparison.Ordinal) : n.EndsWith(b, StringComparison.Ordinal)))];
         if (surplus.Length > 0)
         {
             string few = string.Join(", ", surplus.Take(3).Select(n => $"'{(n.Length > 100 ? n[..100] + "..." : n)}'"));

@@ -1,0 +1,244 @@
+using LowRank.Adapters;
+using LowRank.Formats;
+using LowRank.Models.Blocks;
+
+namespace LowRank.Models;
+
+/// <summary>What stands behind the layers of a text model.</summary>
+public enum TextHead
+{
+    /// <summary>Nothing, or a pooler.</summary>
+    None,
+    /// <summary>One output a text: classes, or a single number for a regression.</summary>
+    Classifier,
+    /// <summary>Words at masked places.</summary>
+    MaskedLanguage,
+    /// <summary>The next word.</summary>
+    CausalLanguage,
+}
+
+/// <summary>A transformer over token ids: embeddings, layers, perhaps a final norm, then a head. Architectures declare their parts here.</summary>
+public abstract class TextModel : PretrainedModel
+{
+    private readonly FileWeights? file;
+    private readonly bool renewsClasses;
+
+    /// <summary>An empty model that takes its weights from <paramref name="source"/>.</summary>
+    private protected TextModel(ModelConfig config, Device device, LoadOptions options, WeightSource source)
+        : base(device, options.Type, source, options.Pack, config.Number("initializer_range", 0.02))
+    {
+        Config = config;
+        file = source as FileWeights;
+        Head = options.Classes is not null ? TextHead.Classifier : config.Architecture switch
+        {
+            var name when name.EndsWith("ForSequenceClassification", StringComparison.Ordinal) => TextHead.Classifier,
+            var name when name.EndsWith("ForMaskedLM", StringComparison.Ordinal) => TextHead.MaskedLanguage,
+            var name when name.EndsWith("ForCausalLM", StringComparison.Ordinal) || name.EndsWith("LMHeadModel", StringComparison.Ordinal) => TextHead.CausalLanguage,
+            var name when name.Length == 0 || name.EndsWith("Model", StringComparison.Ordinal) => TextHead.None,
+            var other => throw config.Wrong("architectures", other, "a Model, ForSequenceClassification, ForMaskedLM, ForCausalLM or LMHeadModel"),
+        };
+        renewsClasses = options.Classes is not null;
+    }
+
+    /// <summary>config.json.</summary>
+    public ModelConfig Config { get; }
+
+    /// <summary>What stands behind the layers.</summary>
+    public TextHead Head { get; }
+
+    /// <summary>Number of token ids.</summary>
+    public int Vocabulary => Config.Count("vocab_size");
+
+    /// <summary>Tokens a text may have.</summary>
+    public abstract int MostTokens { get; }
+
+    /// <summary>Id that fills short rows; 0 where the config names none.</summary>
+    public int PadId => Config.Ids("pad_token_id") is [var first, ..] ? first : 0;
+
+    /// <inheritdoc/>
+    public override string TransformersClass => ClassPrefix + Head switch
+    {
+        TextHead.Classifier => "ForSequenceClassification",
+        TextHead.MaskedLanguage => "ForMaskedLM",
+        TextHead.CausalLanguage => CausalSuffix,
+        _ => "Model",
+    };
+
+    private protected abstract string ClassPrefix { get; }
+
+    private protected virtual string CausalSuffix => "ForCausalLM";
+
+    /// <summary>Layers in order; set by the architecture.</summary>
+    private protected List<TransformerLayer> Layers { get; } = [];
+
+    private protected Norm? FinalNorm { get; set; }
+
+    /// <summary>Loads a folder.</summary>
+    internal static TextModel Load(string folder, Device device, LoadOptions options, Func<ModelConfig, WeightSource, LoadOptions, TextModel> create)
+    {
+        ModelConfig config = ModelConfig.Read(folder);
+        using TensorSource file = OpenWeights(folder);
+        if (options.Classes is { } classes)
+        {
+            config = config.WithClasses(classes);
+        }
+        var source = new FileWeights(file, new RandomWeights(new Rng(options.Seed)));
+        TextModel model = create(config, source, options);
+        model.ReadAgainFrom(folder, source.Renewed);
+        return model;
+    }
+
+    /// <summary>Token ids I32 [rows, tokens], all text → logits, or without a head the pooled output or the last hidden state.</summary>
+    /// <exception cref="ShapeException">Another type or shape, an id out of range, or too many tokens.</exception>
+    public override Tensor Forward(Tensor input)
+    {
+        if (input.Shape.Rank != 2 || input.DType != DType.I32)
+        {
+            throw new ShapeException($"{GetType().Name}: input_ids is {input}, want I32 [rows, tokens]");
+        }
+        TextOutput y = Forward(new TextBatch(input.Shape[0], input.ToInts()));
+        return y.Logits ?? y.Pooled ?? y.Last;
+    }
+
+    /// <summary>A batch of texts → hidden states, pooled output and logits, as far as the model has them.</summary>
+    /// <param name="batch">Token ids and what tells text from padding.</param>
+    /// <param name="keepHidden">Keep every layer's output.</param>
+    /// <exception cref="ShapeException">An id or position is out of range.</exception>
+    public TextOutput Forward(TextBatch batch, bool keepHidden = false)
+    {
+        (Tensor last, List<Tensor> hidden) = Run(batch, null, keepHidden);
+        Tensor? pooled = Pool(last);
+        return new TextOutput(last, pooled, LogitsOf(last, pooled, batch), hidden);
+    }
+
+    /// <summary>One pass with a cache: logits of each row's last token [rows, vocabulary].</summary>
+    internal Tensor NextLogits(TextBatch batch, KeyValueCache cache)
+    {
+        cache.Begin(batch);
+        (Tensor last, _) = Run(batch, cache, keepHidden: false);
+        cache.End();
+        return LanguageLogits(RowsAt(last, [.. Enumerable.Range(1, batch.Rows).Select(row => (row * batch.Tokens) - 1)]));
+    }
+
+    private (Tensor Last, List<Tensor> Hidden) Run(TextBatch batch, KeyValueCache? cache, bool keepHidden)
+    {
+        Scope scope = Device.Current ?? throw new InvalidOperationException($"{GetType().Name}: no scope is open; call BeginScope or BeginTape first");
+        int[] positions = batch.Positions ?? PositionsOf(batch);
+        Check(batch, positions);
+        Tensor ids = scope.Of([batch.Rows, batch.Tokens], batch.Ids), places = scope.Of([batch.Rows, batch.Tokens], positions);
+        Tensor? mask = batch.Mask is null ? null : scope.Of([batch.Rows, batch.Tokens], batch.Mask);
+        var context = new AttentionContext(mask, places, Angles(positions.Max() + 1), cache);
+        Tensor h = Embed(ids, places, batch);
+        h = h.DType == DType ? h : new Cast(DType).Apply(h);
+        List<Tensor> hidden = keepHidden ? [h] : [];
+        foreach (TransformerLayer layer in Layers)
+        {
+            h = layer.Forward(h, context);
+            if (keepHidden)
+            {
+                hidden.Add(h);
+            }
+        }
+        if (FinalNorm is null)
+        {
+            return (h, hidden);
+        }
+        h = FinalNorm.Forward(h);
+        if (keepHidden)
+        {
+            hidden[^1] = h;     // as transformers counts it
+        }
+        return (h, hidden);
+    }
+
+    /// <summary>Embeddings [rows, tokens, d] of ids and positions, both I32 [rows, tokens].</summary>
+    private protected abstract Tensor Embed(Tensor ids, Tensor positions, TextBatch batch);
+
+    /// <summary>Table of rotary angles for so many positions; null where there are none.</summary>
+    private protected virtual Tensor? Angles(int positions) => null;
+
+    /// <summary>Positions where the batch gives none.</summary>
+    private protected virtual int[] PositionsOf(TextBatch batch) => batch.PlainPositions();
+
+    /// <summary>First position that the model has no place for.</summary>
+    private protected virtual int PositionLimit => MostTokens;
+
+    private protected virtual Tensor? Pool(Tensor last) => null;
+
+    /// <summary>Output of the classifier given the last hidden state and the pooled one.</summary>
+    private protected abstract Tensor ClassLogits(Tensor last, Tensor? pooled, TextBatch batch);
+
+    /// <summary>Words for hidden states [..., d].</summary>
+    private protected abstract Tensor LanguageLogits(Tensor hidden);
+
+    private Tensor? LogitsOf(Tensor last, Tensor? pooled, TextBatch batch) => Head switch
+    {
+        TextHead.None => null,
+        TextHead.Classifier => ClassLogits(last, pooled, batch),
+        _ => LanguageLogits(last),
+    };
+
+    /// <inheritdoc/>
+    private protected override string ConfigText(DType type) => Config.Write(TransformersClass, type);
+
+    /// <summary>Base model's name in front of its parts; nothing for a bare model.</summary>
+    private protected Place Trunk(string prefix) => Head == TextHead.None ? new("", "") : new(prefix, prefix);
+
+    /// <summary>Declares a layer of the classifier; a file without one, or with other classes at the output, gives way to random weights.</summary>
+    private protected Site HeadLinear(string path, int outputs, int inputs, bool bias, bool isOutput)
+    {
+        var place = new Place(path, path);
+        if (file is not null && ((isOutput && renewsClasses) || !file.Has(place.At("weight").File)))
+        {
+            file.Renew(place.At("weight").File);
+            file.Renew(place.At("bias").File);
+        }
+        return Linear(place, outputs, inputs, bias, isOutput);
+    }
+
+    /// <summary>Ends the declarations; tensors under these names may be left over: heads for other tasks, copies of tied weights.</summary>
+    private protected void BuiltBut(params ReadOnlySpan<string> unused)
+    {
+        file?.Ignore(unused);
+        Built();
+    }
+
+    /// <summary>Rows [count, d] of hidden states [rows, tokens, d], counted over both.</summary>
+    private protected Tensor RowsAt(Tensor hidden, int[] rows)
+    {
+        Tensor flat = hidden.Reshape([checked((int)(hidden.Shape.Count / hidden.Shape.Cols)), hidden.Shape.Cols]);
+        return new Gather().Apply(flat, Device.Current!.Of([rows.Length], rows));
+    }
+
+    /// <summary>Hidden state of each row's first token [rows, d].</summary>
+    private protected Tensor FirstTokens(Tensor hidden) => RowsAt(hidden, [.. Enumerable.Range(0, hidden.Shape[0]).Select(row => row * hidden.Shape[1])]);
+
+    /// <summary>Hidden state of each row's last token that is no padding [rows, d].</summary>
+    private protected Tensor LastTokens(Tensor hidden, TextBatch batch)
+    {
+        int? pad = Config.Has("pad_token_id") ? PadId : null;
+        return RowsAt(hidden, [.. Enumerable.Range(0, batch.Rows).Select(row =>
+        {
+            int at = ((row + 1) * batch.Tokens) - 1;
+            while (at > row * batch.Tokens && batch.Ids[at] == pad)
+            {
+                at--;
+            }
+            return at;
+        })]);
+    }
+
+    private void Check(TextBatch batch, int[] positions)
+    {
+        int wrong = Array.FindIndex(batch.Ids, id => (uint)id >= (uint)Vocabulary);
+        if (wrong >= 0)
+        {
+            throw new ShapeException($"{GetType().Name}: input_ids[{wrong / batch.Tokens}, {wrong % batch.Tokens}] is {batch.Ids[wrong]}, want 0 .. {Vocabulary - 1}");
+        }
+        int far = Array.FindIndex(positions, p => p < 0 || p >= PositionLimit);
+        if (far >= 0)
+        {
+            throw new ShapeException($"{GetType().Name}: a text of {batch.Tokens} tokens reaches position {positions[far]}, want at most {MostTokens} tokens: cut the text");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+using System.Text.Json.Nodes;
+using LowRank.Adapters;
+using LowRank.Formats;
+using LowRank.Testing;
+using Xunit;
+
+namespace LowRank.Models.Tests;
+
+/// <summary>Text models on disk and in memory: what they refuse, what they take up and give back, how they generate.</summary>
+public sealed class TextModelTests : IDisposable
+{
+    private const int Few = 8;
+    private readonly string folder = Directory.CreateTempSubdirectory("lowrank-").FullName;
+    private readonly Device device = Devices.Open("cpu");
+
+    public static TheoryData<string> Models => ["bert_mlm", "gpt2_lm", "qwen3"];
+
+    public void Dispose()
+    {
+        device.Dispose();
+        Directory.Delete(folder, recursive: true);
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void A_saved_model_loads_with_the_same_bits(string name)
+    {
+        using TextModel model = Load(name);
+        model.Save(folder);
+        using var again = (TextModel)PretrainedModel.Load(folder, device);
+        Assert.Equal(Logits(model), Logits(again));
+        using TensorSource before = TensorSource.Open(PathOf(name)), after = TensorSource.Open(folder);
+        Assert.Equal(before.Entries.Select(e => e.ToString()).Order(StringComparer.Ordinal), after.Entries.Select(e => e.ToString()).Order(StringComparer.Ordinal));
+        Assert.All(before.Entries, e => Assert.Equal(before.Bytes(e.Name), after.Bytes(e.Name)));
+        JsonObject Config(string path) => JsonNode.Parse(File.ReadAllText(Path.Combine(path, "config.json")))!.AsObject();
+        Assert.True(JsonNode.DeepEquals(Config(PathOf(name)), Config(folder)), File.ReadAllText(Path.Combine(folder, "config.json")));
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void A_merge_adds_the_adapter_and_unmerging_gives_every_bit_back(string name)
+    {
+        using TextModel model = Load(name);
+        byte[][] before = [.. model.Parameters.Values.Select(p => p.Value.ToBytes())];
+        using AdaptedModel adapted = model.Attach(new LoraConfig { Rank = 2, Targets = Names.AllLinear });
+        var rng = new Rng(3);
+        foreach (Parameter p in adapted.Parameters)
+        {
+            var values = new float[p.Value.Shape.Count];
+            rng.Fork(p.Name).FillUniform(values, -0.2f, 0.2f);
+            p.Value.Set(values);
+        }
+        double[] want = Logits(model);
+        adapted.Merge();
+        Close.Check(Logits(model), want, Close.Model, "merged");
+        adapted.Unmerge();
+        Assert.Equal(before, model.Parameters.Values.Select(p => p.Value.ToBytes()));
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void Bfloat16_computes_close_to_float32(string name)
+    {
+        using TextModel wide = Load(name), small = Load(name, new LoadOptions { Type = DType.BF16 });
+        Close.Check(Logits(small), Logits(wide), Close.ModelBFloat16, name);
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void New_classes_take_the_place_of_another_head(string name)
+    {
+        var options = new LoadOptions { Classes = ["no", "yes", "perhaps"], Seed = 5 };
+        using TextModel model = Load(name, options), again = Load(name, options), other = Load(name, options with { Seed = 6 });
+        Assert.Equal(TextHead.Classifier, model.Head);
+        Assert.EndsWith("ForSequenceClassification", model.TransformersClass, StringComparison.Ordinal);
+        Assert.Equal(Logits(model), Logits(again));
+        Assert.NotEqual(Logits(model), Logits(other));
+        Assert.Equal(3 * 2, Logits(model).Length);
+        model.Save(folder);
+        using var saved = (TextModel)PretrainedModel.Load(folder, device);
+        Assert.Equal(Logits(model), Logits(saved));
+        Assert.Equal(options.Classes, saved.Config.ClassNames);
+    }
+
+    [Fact]
+    public void Ids_positions_and_shapes_out_of_range_are_named()
+    {
+        using TextModel model = Load("qwen3");
+        using Scope scope = device.BeginScope();
+        string Refusal(Func<object> run) => Assert.Throws<ShapeException>(run).Message;
+        Assert.Equal($"Llama: input_ids[1, 0] is {model.Vocabulary}, want 0 .. {model.Vocabulary - 1}", Refusal(() => model.Forward(new TextBatch(2, [1, 2, model.Vocabulary, 4]))));
+        Assert.Contains($"reaches position {model.MostTokens}, want at most {model.MostTokens} tokens", Refusal(() => model.Forward(new TextBatch(1, new int[model.MostTokens + 1]))), StringComparison.Ordinal);
+        Assert.Contains("input_ids is F32[2, 3], want I32 [rows, tokens]", Refusal(() => model.Forward(scope.NewZeros([2, 3], DType.F32))), StringComparison.Ordinal);
+        Assert.Contains("mask has 2 entries, want 4", Refusal(() => new TextBatch(2, [1, 2, 3, 4], [1, 1])), StringComparison.Ordinal);
+        Assert.Contains("ids has 3 entries for 2 rows", Refusal(() => new TextBatch(2, [1, 2, 3])), StringComparison.Ordinal);
+        Assert.Contains("a text is empty", Refusal(() => TextBatch.Pad([[1], []], 0)), StringComparison.Ordinal);
+        Assert.Contains($"want at most {model.MostTokens} together", Refusal(() => Continue(model, [[1, 2]], new GenerationOptions { MaxNewTokens = model.MostTokens })), StringComparison.Ordinal);
+        using TextModel encoder = Load("bert_mlm");
+        Assert.Contains("no language head", Assert.Throws<InvalidOperationException>(() => Continue(encoder, [[1, 2]], new())).Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("qwen3", "model_type", "\"rwkv\"", "model_type is 'rwkv', want one of bert,")]
+    [InlineData("qwen3", "num_key_value_heads", "4", "num_key_value_heads is 4, want a divisor of num_attention_heads 6")]
+    [InlineData("qwen3", "hidden_act", "\"mish\"", "hidden_act is 'mish', want one of")]
+    [InlineData("qwen3", "rope_parameters", "{\"rope_type\":\"longrope\"}", "rope_type is longrope, want default, linear, llama3 or yarn")]
+    [InlineData("qwen3", "rope_parameters", "{\"rope_type\":\"linear\"}", "factor is missing, want a number")]
+    [InlineData("qwen3", "hidden_size", "\"36\"", "hidden_size is \"36\", want an integer")]
+    [InlineData("qwen3", "intermediate_size", "47", "is F32[46, 36], want [47, 36] as config.json says")]
+    [InlineData("qwen3", "num_hidden_layers", "1", "belong to no layer that config.json describes, such as 'model.layers.1.")]
+    [InlineData("qwen3", "num_hidden_layers", "3", "has no tensor 'model.layers.2.")]
+    [InlineData("gpt2_lm", "architectures", "[\"GPT2ForTokenClassification\"]", "architectures is GPT2ForTokenClassification, want a Model,")]
+    [InlineData("bert_mlm", "num_attention_heads", "7", "num_attention_heads is 7, want a divisor of hidden_size 30")]
+    public void A_config_that_contradicts_itself_or_the_weights_is_named(string name, string key, string value, string message)
+    {
+        JsonObject config = JsonNode.Parse(File.ReadAllText(Path.Combine(PathOf(name), "config.json")))!.AsObject();
+        config[key] = JsonNode.Parse(value);
+        File.WriteAllText(Path.Combine(folder, "config.json"), config.ToJsonString());
+        File.Copy(Path.Combine(PathOf(name), "model.safetensors"), Path.Combine(folder, "model.safetensors"));
+        Assert.Contains(message, Assert.Throws<ModelFormatException>(() => PretrainedModel.Load(folder, device)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Draws_repeat_with_their_seed_and_narrow_choices_are_greedy()
+    {
+        using TextModel model = Load("gpt2_lm");
+        int[] prompt = [3, 1, 4];
+        int[] Made(GenerationOptions options) => Continue(model, [prompt], options with { MaxNewTokens = Few, EndIds = [] })[0];
+        int[] greedy = Made(new());
+        Assert.Equal(greedy, Made(new() { Temperature = 1, TopK = 1 }));
+        Assert.Equal(greedy, Made(new() { Temperature = 1, TopP = 1e-9 }));
+        var hot = new GenerationOptions { Temperature = 100, Seed = 1 };
+        Assert.Equal(Made(hot), Made(hot));
+        Assert.NotEqual(Made(hot), Made(hot with { Seed = 2 }));
+    }
+
+    [Fact]
+    public void A_row_generates_the_same_alone_and_beside_others()
+    {
+        using TextModel model = Load("qwen3");
+        var options = new GenerationOptions { MaxNewTokens = Few, EndIds = [] };
+        int[][] together = Continue(model, [[5, 6, 7, 8, 9], [11], [3, 2]], options);
+        Assert.Equal(together, [Continue(model, [[5, 6, 7, 8, 9]], options)[0], Continue(model, [[11]], options)[0], Continue(model, [[3, 2]], options)[0]]);
+    }
+
+    [Fact]
+    public void Generation_ends_when_it_is_cancelled()
+    {
+        using TextModel model = Load("qwen3");
+        using var cancel = new CancellationTokenSource();
+        int steps = 0;
+        Assert.Throws<OperationCanceledException>(() => model.Generate([[1, 2]], new GenerationOptions { EndIds = [] }, _ =>
+        {
+            if (++steps == 2)
+            {
+                cancel.Cancel();
+            }
+        }, cancel.Token));
+        Assert.Equal(2, steps);
+    }
+
+    private static int[][] Continue(TextModel model, int[][] prompts, GenerationOptions options) =>
+        model.Generate(prompts, options, cancellation: TestContext.Current.CancellationToken);
+
+    private TextModel Load(string name, LoadOptions? options = null) => (TextModel)PretrainedModel.Load(PathOf(name), device, options);
+
+    private static string PathOf(string name) => Path.Combine(Golden.Repository, "tests", "golden", "models", name);
+
+    private static double[] Logits(TextModel model)
+    {
+        using Scope scope = model.Device.BeginScope();
+        return model.Forward(new TextBatch(2, [1, 5, 9, 7, 2, 3, 8, 6], [1, 1, 1, 1, 1, 1, 1, 0])).Logits!.ToDoubles();
+    }
+}
