@@ -10,6 +10,12 @@ internal static unsafe partial class Nvrtc
     [LibraryImport(Library, EntryPoint = "nvrtcVersion")]
     public static partial int Version(out int major, out int minor);
 
+    [LibraryImport(Library, EntryPoint = "nvrtcGetNumSupportedArchs")]
+    public static partial int GetNumSupportedArchs(out int count);
+
+    [LibraryImport(Library, EntryPoint = "nvrtcGetSupportedArchs")]
+    public static partial int GetSupportedArchs(int* architectures);
+
     [LibraryImport(Library, EntryPoint = "nvrtcGetErrorString")]
     public static partial byte* ErrorString(int result);
 

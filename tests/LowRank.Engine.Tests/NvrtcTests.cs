@@ -5,14 +5,14 @@ namespace LowRank.Engine.Tests;
 /// <summary>Level 0: the real compiler takes every kernel file, for each element type and architecture, and its log has nothing that costs speed.</summary>
 public class NvrtcTests
 {
-    private static readonly CudaCompiler Compiler = new(cache: null);
+    private static readonly CudaCompiler Compiler = new(CudaCache.Default);
 
     public static TheoryData<string, DType, int> Variants
     {
         get
         {
             var data = new TheoryData<string, DType, int>();
-            foreach (string file in CudaSources.Files)
+            foreach (string file in CudaSources.Shipped.Files)
             {
                 foreach (DType type in (DType[])[DType.F32, DType.BF16, DType.F16])
                 {

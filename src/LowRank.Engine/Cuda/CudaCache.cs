@@ -12,6 +12,7 @@ internal sealed class CudaCache(string folder, long limit = 512L << 20)
 {
     private const string Ending = ".cubin";
     private const int HashBytes = 32, HeadBytes = HashBytes + 4;
+    private static readonly TimeSpan Abandoned = TimeSpan.FromHours(1);     // a process that ended while it wrote
 
     /// <summary>LOWRANK_CACHE, or lowrank in the user's cache folder.</summary>
     public static CudaCache Default { get; } = new(
@@ -73,9 +74,13 @@ internal sealed class CudaCache(string folder, long limit = 512L << 20)
 
     private void Trim()
     {
-        FileInfo[] files = [.. new DirectoryInfo(folder).GetFiles("*" + Ending).OrderByDescending(f => f.LastWriteTimeUtc)];
+        ILookup<bool, FileInfo> all = new DirectoryInfo(folder).GetFiles($"*{Ending}*").OrderByDescending(f => f.LastWriteTimeUtc).ToLookup(f => f.Name.EndsWith(Ending, StringComparison.Ordinal));
+        foreach (FileInfo abandoned in all[false].Where(f => f.LastWriteTimeUtc < Now() - Abandoned))
+        {
+            TryDelete(abandoned.FullName);
+        }
         long sum = 0;
-        foreach (FileInfo file in files)
+        foreach (FileInfo file in all[true])
         {
             sum += file.Length;
             if (sum > limit)

@@ -8,14 +8,23 @@ using LowRank.Interop;
 
 namespace LowRank;
 
-/// <summary>What one compilation is made of: a file, the type of activations, and the exact architecture (80, 86, 89, 90 for sm_90a ...).</summary>
-internal readonly record struct CudaVariant(string File, DType Type, int Architecture)
+/// <summary>What one compilation is made of: a file, the type of activations, and the architecture (80, 86, 89, 90 for sm_90a ...).</summary>
+/// <param name="File">Under native/cuda.</param>
+/// <param name="Type">LR_DTYPE.</param>
+/// <param name="Architecture">Compute capability times 10.</param>
+/// <param name="Portable">PTX that the driver translates for this architecture and every newer one, in place of machine code for this one alone.</param>
+internal readonly record struct CudaVariant(string File, DType Type, int Architecture, bool Portable = false)
 {
-    /// <summary>sm_80, sm_90a.</summary>
-    public string Target => Architecture == 90 ? "sm_90a" : $"sm_{Architecture}";
+    /// <summary>sm_80, sm_90a, compute_80.</summary>
+    public string Target => Portable ? $"compute_{Architecture}" : Architecture == 90 ? "sm_90a" : $"sm_{Architecture}";
 
-    /// <summary>False where the file has nothing for this type or architecture: Hopper's kernels are for 16-bit types on sm_90a.</summary>
-    public bool HasKernels => !File.EndsWith("_sm90.cu", StringComparison.Ordinal) || (Architecture == 90 && Type != DType.F32);
+    /// <summary>False where the file has nothing for this type or architecture: Hopper's kernels are for 16-bit types on sm_90a, optimisers for F32.</summary>
+    public bool HasKernels => File switch
+    {
+        "adam.cu" => Type == DType.F32,
+        _ when File.EndsWith("_sm90.cu", StringComparison.Ordinal) => Architecture == 90 && !Portable && Type != DType.F32,
+        _ => true,
+    };
 
     public override string ToString() => $"{File} {Type} {Target}";
 }
@@ -27,22 +36,37 @@ internal readonly record struct CudaVariant(string File, DType Type, int Archite
 internal sealed record CudaFacts(int Registers, int SpillBytes, int StackBytes);
 
 /// <summary>A compiled file.</summary>
-/// <param name="Cubin">Machine code.</param>
+/// <param name="Cubin">Machine code; PTX text that ends in a zero where the variant is portable.</param>
 /// <param name="Log">The compiler's log as it came.</param>
 /// <param name="Kernels">Facts by kernel name.</param>
 /// <param name="Notes">Remarks that cost speed: setmaxnreg ignored, wgmma serialised.</param>
 internal sealed record CudaBinary(byte[] Cubin, string Log, IReadOnlyDictionary<string, CudaFacts> Kernels, IReadOnlyList<string> Notes);
 
-/// <summary>Compiles kernel files with NVRTC, in memory and in a cache on disk. Safe from several threads.</summary>
-internal sealed partial class CudaCompiler(CudaCache? cache)
+/// <summary>Compiles kernel files with NVRTC, in memory and in a cache on disk; without NVRTC it takes what was compiled beforehand. Safe from several threads.</summary>
+/// <param name="cache">On disk; null: none.</param>
+/// <param name="nvrtc">Version of NVRTC, null to do without.</param>
+/// <param name="prebuilt">Path of the archive for machines without NVRTC.</param>
+/// <param name="sources">Kernel files and headers.</param>
+internal sealed partial class CudaCompiler(CudaCache? cache, string? nvrtc, string prebuilt, CudaSources sources)
 {
     private readonly ConcurrentDictionary<CudaVariant, Lazy<CudaBinary>> compiled = new();
+    private readonly Lazy<CudaPrebuilt> archive = new(() => CudaPrebuilt.Open(prebuilt, sources));
+
+    /// <summary>With what this machine offers.</summary>
+    public CudaCompiler(CudaCache? cache) : this(cache, Version, CudaPrebuilt.Beside, CudaSources.Shipped)
+    {
+    }
 
     /// <summary>12.4, 13.0; null where there is no NVRTC.</summary>
     public static string? Version { get; } = FindVersion();
 
+    /// <summary>Files compiled by NVRTC, and files taken from the cache, since the start.</summary>
+    public (int Compiled, int Cached) Counts => (compiledCount, cachedCount);
+
+    private int compiledCount, cachedCount;
+
     /// <summary>The binary, from memory, from the cache, or compiled now.</summary>
-    /// <exception cref="DeviceException">There is no NVRTC: says where it was looked for.</exception>
+    /// <exception cref="DeviceException">There is neither NVRTC nor an archive of these sources: says where they were looked for.</exception>
     /// <exception cref="KernelException">The source does not compile: the log, with lines of the .cu file.</exception>
     public CudaBinary Get(CudaVariant variant)
     {
@@ -59,24 +83,58 @@ internal sealed partial class CudaCompiler(CudaCache? cache)
     }
 
     /// <summary>Compiles what is not there yet, several at a time.</summary>
-    public void WarmUp(IEnumerable<CudaVariant> variants, CancellationToken cancellation = default) =>
-        Parallel.ForEach(variants, new ParallelOptions { MaxDegreeOfParallelism = Math.Min(8, Environment.ProcessorCount), CancellationToken = cancellation }, v => Get(v));
+    public void WarmUp(IEnumerable<CudaVariant> variants, CancellationToken cancellation = default)
+    {
+        try
+        {
+            Parallel.ForEach(variants, new ParallelOptions { MaxDegreeOfParallelism = Math.Min(8, Environment.ProcessorCount), CancellationToken = cancellation }, v => Get(v));
+        }
+        catch (AggregateException errors)
+        {
+            throw errors.InnerExceptions[0];
+        }
+    }
+
+    /// <summary>Hash of all that the machine code depends on.</summary>
+    public string Key(CudaVariant variant)
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        void Add(string text) => hash.AppendData(Encoding.UTF8.GetBytes(text + "\n"));
+        Add($"{variant.File} NVRTC {nvrtc} ABI {KernelTable.AbiVersion}");
+        Array.ForEach(Options(variant), Add);
+        sources.AddTo(hash, [variant.File]);
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
 
     private CudaBinary Make(CudaVariant variant)
     {
-        if (Version is null)
+        if (nvrtc is null)
         {
-            throw new DeviceException($"CudaCompiler: {CudaLibraries.Diagnosis(CudaLibraries.Nvrtc)}");
+            return archive.Value.Read(variant);
         }
-        string[] options = Options(variant);
-        string key = Key(variant, options);
+        variant = Known(variant);
+        string key = Key(variant);
         if (cache?.TryRead(key) is { } found)
         {
+            Interlocked.Increment(ref cachedCount);
             return Parse(found.Cubin, found.Log);
         }
-        (byte[] cubin, string log) = Compile(variant, options);
+        (byte[] cubin, string log) = Compile(variant, Options(variant));
+        Interlocked.Increment(ref compiledCount);
         cache?.Write(key, cubin, log);
         return Parse(cubin, log);
+    }
+
+    // A GPU newer than the compiler takes PTX of the newest architecture that the compiler knows.
+    private static unsafe CudaVariant Known(CudaVariant variant)
+    {
+        Check(Nvrtc.GetNumSupportedArchs(out int count), "nvrtcGetNumSupportedArchs");
+        int[] known = new int[count];
+        fixed (int* p = known)
+        {
+            Check(Nvrtc.GetSupportedArchs(p), "nvrtcGetSupportedArchs");
+        }
+        return variant.Portable || known.Contains(variant.Architecture) ? variant : variant with { Architecture = known.Where(a => a < variant.Architecture).Max(), Portable = true };
     }
 
     private static string[] Options(CudaVariant variant) =>
@@ -85,23 +143,7 @@ internal sealed partial class CudaCompiler(CudaCache? cache)
         $"-DLR_DTYPE={(int)variant.Type}", $"-DLR_ARCH={variant.Architecture * 10}",
     ];
 
-    /// <summary>Hash of all that the machine code depends on.</summary>
-    private static string Key(CudaVariant variant, string[] options)
-    {
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        void Add(string text) => hash.AppendData(Encoding.UTF8.GetBytes(text + "\n"));
-        Add($"{variant.File} NVRTC {Version} ABI {KernelTable.AbiVersion}");
-        Array.ForEach(options, Add);
-        hash.AppendData(CudaSources.Read(variant.File));
-        foreach ((string name, byte[] text) in CudaSources.Headers.OrderBy(h => h.Key, StringComparer.Ordinal))
-        {
-            Add(name);
-            hash.AppendData(text);
-        }
-        return Convert.ToHexStringLower(hash.GetHashAndReset());
-    }
-
-    private static unsafe (byte[] Cubin, string Log) Compile(CudaVariant variant, string[] options)
+    private unsafe (byte[] Cubin, string Log) Compile(CudaVariant variant, string[] options)
     {
         List<nint> memory = [];
         byte* Text(ReadOnlySpan<byte> utf8)
@@ -115,9 +157,9 @@ internal sealed partial class CudaCompiler(CudaCache? cache)
         nint program = 0;
         try
         {
-            byte*[] names = new byte*[CudaSources.Headers.Count], texts = new byte*[names.Length], flags = new byte*[options.Length];
+            byte*[] names = new byte*[sources.Headers.Count], texts = new byte*[names.Length], flags = new byte*[options.Length];
             int i = 0;
-            foreach ((string name, byte[] text) in CudaSources.Headers)
+            foreach ((string name, byte[] text) in sources.Headers)
             {
                 names[i] = Text(Encoding.UTF8.GetBytes(name));
                 texts[i++] = Text(text);
@@ -128,7 +170,7 @@ internal sealed partial class CudaCompiler(CudaCache? cache)
             }
             fixed (byte** pn = names, pt = texts, pf = flags)
             {
-                Check(Nvrtc.CreateProgram(out program, Text(CudaSources.Read(variant.File)), Text(Encoding.UTF8.GetBytes(variant.File)), names.Length, pt, pn), "nvrtcCreateProgram");
+                Check(Nvrtc.CreateProgram(out program, Text(sources.Read(variant.File)), Text(Encoding.UTF8.GetBytes(variant.File)), names.Length, pt, pn), "nvrtcCreateProgram");
                 int status = Nvrtc.CompileProgram(program, flags.Length, pf);
                 Check(Nvrtc.GetProgramLogSize(program, out nuint logBytes), "nvrtcGetProgramLogSize");
                 byte[] log = new byte[logBytes];
@@ -141,11 +183,11 @@ internal sealed partial class CudaCompiler(CudaCache? cache)
                 {
                     throw new KernelException($"CudaCompiler: {variant} does not compile ({Name(status)}): {said}");
                 }
-                Check(Nvrtc.GetCubinSize(program, out nuint bytes), "nvrtcGetCUBINSize");
+                Check(variant.Portable ? Nvrtc.GetPtxSize(program, out nuint bytes) : Nvrtc.GetCubinSize(program, out bytes), "the size of what nvrtcCompileProgram made");
                 byte[] cubin = new byte[bytes];
                 fixed (byte* p = cubin)
                 {
-                    Check(Nvrtc.GetCubin(program, p), "nvrtcGetCUBIN");
+                    Check(variant.Portable ? Nvrtc.GetPtx(program, p) : Nvrtc.GetCubin(program, p), "reading what nvrtcCompileProgram made");
                 }
                 return (cubin, said);
             }
