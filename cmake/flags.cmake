@@ -11,6 +11,6 @@ set(LR_AVX512_BF16 ${LR_AVX512} -mavx512bf16)
 
 set(LR_SANITIZE "" CACHE STRING "Sanitizers for the native tests, for example address,undefined")
 if(LR_SANITIZE)
-  list(APPEND LR_COMMON -fsanitize=${LR_SANITIZE} -fno-omit-frame-pointer -g)
+  list(APPEND LR_COMMON -fsanitize=${LR_SANITIZE} -fno-omit-frame-pointer -g -O1)
   add_link_options(-fsanitize=${LR_SANITIZE})
 endif()

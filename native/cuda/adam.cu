@@ -2,6 +2,8 @@
 // Blocks stride over tiles of 4096 elements of all segments; clipping reads the squared norm from device memory, so no step waits for the host.
 #include "common.cuh"
 
+#if LR_DTYPE == 1
+
 constexpr int64_t Tile = 4096;
 
 // f(segment, begin, end, tile) for the tiles of this block; every thread of the block calls it
@@ -86,3 +88,4 @@ LR_KERNEL(sgd, SgdArgs, 256, 4) {
         }
     });
 }
+#endif

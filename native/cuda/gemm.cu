@@ -159,6 +159,7 @@ LR_KERNEL(column_sums, ColumnSumArgs, 256, 4) {
     p.work[(int64_t(row) * p.parts + LR_BY) * p.cols + c] = sum;
 }
 
+#if LR_DTYPE == 1
 // A warp a row: |w_i|^2 where wanted, then |w_i + scale b_i a| from p = w a^T and gram = a a^T
 LR_KERNEL(row_norm_end, RowNormEndArgs, 128, 8) {
     const RowNormArgs& a = p.op;
@@ -194,3 +195,4 @@ LR_KERNEL(row_norm_end, RowNormEndArgs, 128, 8) {
     if (a.norm) static_cast<float*>(a.norm)[row] = norm;
     if (a.inverse) static_cast<float*>(a.inverse)[row] = 1.0f / (norm > 1e-30f ? norm : 1e-30f);
 }
+#endif

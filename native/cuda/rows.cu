@@ -12,6 +12,7 @@ LR_KERNEL(sum_parts, SumPartsArgs, 256, 4) {
     else lr_put(static_cast<scalar*>(p.y) + c, sum, p.add & 1);
 }
 
+#if LR_DTYPE != 1
 // An F32 matrix in the activations' type and a larger shape, zeros outside: ranks padded for tensor cores
 LR_KERNEL(pad, PadArgs, 256, 4) {
     const int64_t count = int64_t(p.rows) * p.cols;
@@ -20,6 +21,7 @@ LR_KERNEL(pad, PadArgs, 256, 4) {
         lr_narrow(row < p.from_rows && col < p.from_cols ? p.from[row * p.from_cols + col] : 0.0f, static_cast<scalar*>(p.to)[i]);
     }
 }
+#endif
 
 // A block a row: a thread turns pairs of channels
 LR_KERNEL(rope, RopeArgs, 128, 8) {

@@ -17,7 +17,11 @@
 #endif
 #endif
 #ifdef LR_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#elif !defined(NDEBUG)
+#define LR_GUARD_PAGES 1
+#include <sys/mman.h>
 #endif
 
 namespace emu {
@@ -115,15 +119,67 @@ void enter() {
     abort(); // a finished fibre is never resumed
 }
 
+// Memory of a block: stacks, shared memory. What runs over its end (shared memory) or its beginning (a stack) faults: under AddressSanitizer on the
+// byte, in debug builds on a guard page; release builds do without.
+constexpr size_t Page = 4096;
+
+size_t pages(size_t bytes) { return (bytes + Page - 1) / Page * Page; }
+
+unsigned char* claim(size_t bytes) {
+#ifdef LR_GUARD_PAGES
+    auto* all = static_cast<unsigned char*>(mmap(nullptr, pages(bytes) + 2 * Page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (all == MAP_FAILED || mprotect(all + Page, pages(bytes), PROT_READ | PROT_WRITE)) abort();
+    return all + Page;
+#else
+    return static_cast<unsigned char*>(aligned_alloc(Page, pages(bytes)));
+#endif
+}
+void release(unsigned char* memory, [[maybe_unused]] size_t bytes) {
+#ifdef LR_GUARD_PAGES
+    munmap(memory - Page, pages(bytes) + 2 * Page);
+#else
+    free(memory);
+#endif
+}
+
+// Shared memory of `bytes`, 1024-aligned; with guard pages its end lies on one, as far as the alignment allows.
+constexpr size_t Aligned = 1024;
+
+size_t shared_size(uint32_t bytes) { return (bytes + Aligned) / Aligned * Aligned; }
+
+unsigned char* claim_shared(uint32_t bytes) {
+#ifdef LR_GUARD_PAGES
+    const size_t used = (bytes + Aligned - 1) / Aligned * Aligned;
+    unsigned char* memory = claim(shared_size(bytes));
+    return memory + pages(shared_size(bytes)) - used;
+#else
+    unsigned char* memory = claim(shared_size(bytes));
+#ifdef LR_ASAN
+    __asan_poison_memory_region(memory + bytes, pages(shared_size(bytes)) - bytes);
+#endif
+    return memory;
+#endif
+}
+void release_shared(unsigned char* memory, uint32_t bytes) {
+#ifdef LR_GUARD_PAGES
+    memory += (bytes + Aligned - 1) / Aligned * Aligned;
+    memory -= pages(shared_size(bytes));
+#endif
+    release(memory, shared_size(bytes));
+}
+
 struct Stacks {
     std::vector<char*> spare;
     ~Stacks() {
-        for (char* s : spare) free(s);
+        for (char* s : spare) release(reinterpret_cast<unsigned char*>(s), StackBytes);
     }
     char* take() {
-        if (spare.empty()) return static_cast<char*>(aligned_alloc(4096, StackBytes));
+        if (spare.empty()) return reinterpret_cast<char*>(claim(StackBytes));
         char* s = spare.back();
         spare.pop_back();
+#ifdef LR_ASAN
+        __asan_unpoison_memory_region(s, StackBytes); // a thread that a failed launch abandoned leaves the marks of its frames
+#endif
         return s;
     }
 };
@@ -161,7 +217,7 @@ void prepare(Block& b, const Launch& launch, Dim index) {
     b.grid = launch.grid;
     b.threads = b.live = launch.threads;
     b.shared_bytes = launch.shared_bytes;
-    b.shared = static_cast<unsigned char*>(aligned_alloc(1024, (launch.shared_bytes + 1023) / 1024 * 1024 + 1024));
+    b.shared = claim_shared(launch.shared_bytes);
     memset(b.shared, 0xFF, launch.shared_bytes); // NaN: reading what nobody wrote shows
     b.warps.resize((launch.threads + WarpSize - 1) / WarpSize);
     b.groups.resize((launch.threads + GroupSize - 1) / GroupSize);
@@ -174,7 +230,7 @@ void prepare(Block& b, const Launch& launch, Dim index) {
 
 void finish(Block& b) {
     for (Fibre& f : b.fibres) stacks.spare.push_back(f.stack);
-    free(b.shared);
+    release_shared(b.shared, b.shared_bytes);
     b.shared = nullptr;
 }
 
@@ -265,6 +321,11 @@ LR_EXPORT int32_t lr_emu_entry(int32_t index, const char** name, const char** fi
     *name = e->name, *file = slash ? slash + 1 : e->file, *dtype = e->dtype, *threads = e->threads;
     return 1;
 }
+
+#ifdef LR_ASAN
+// Device memory that belongs to no tensor, or does again: a kernel that touches it is reported on the spot.
+LR_EXPORT void lr_emu_guard(void* memory, uint64_t bytes, int32_t on) { on ? __asan_poison_memory_region(memory, bytes) : __asan_unpoison_memory_region(memory, bytes); }
+#endif
 
 // 0 done; 1 no such kernel; 2 failed, with the reason in message
 LR_EXPORT int32_t lr_emu_launch(const char* name, int32_t dtype, const uint32_t* grid, uint32_t threads, uint32_t shared_bytes, const void* args, const LrEmuOptions* options, char* message, int32_t capacity) {

@@ -25,40 +25,30 @@ LR_DEV void lr_ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) { lr_ldmatr
 
 template <class Half> LR_DEV float lr_half_of(uint32_t packed, uint32_t which) { return lr_widen(Half{uint16_t(which ? packed >> 16 : packed)}); }
 
-// d[16,8] += a[16,16] b[16,8] in float32
-template <class Half> LR_DEV void lr_mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+// d[16,8] += a[16,Steps] b[Steps,8] in float32, the operands `Packed` elements a register: element k of a row is in register k / (4 Packed) of the row's
+// half, lane c = k / Packed % 4; element(register, k % Packed) is its value.
+template <uint32_t Steps, uint32_t Packed, class Element> LR_DEV void lr_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const char* name, Element&& element) {
     for (int i = 0; i < 4; ++i) emu::leave(a[i], i);
     for (int i = 0; i < 2; ++i) emu::leave(b[i], 4 + i);
-    emu::meet_lanes(~0u, "lr_mma_16816");
+    emu::meet_lanes(~0u, name);
     const uint32_t l = emu::lane();
     for (uint32_t o = 0; o < 4; ++o) {
         const uint32_t row = l / 4 + (o >> 1) * 8, col = l % 4 * 2 + (o & 1);
         float sum = 0;
-        for (uint32_t k = 0; k < 16; ++k) {
-            const uint32_t left = emu::left_by<uint32_t>(row % 8 * 4 + k % 8 / 2, static_cast<int>((row >= 8) + 2 * (k >= 8)));
-            const uint32_t right = emu::left_by<uint32_t>(col * 4 + k % 8 / 2, static_cast<int>(4 + (k >= 8)));
-            sum += lr_half_of<Half>(left, k & 1) * lr_half_of<Half>(right, k & 1);
+        for (uint32_t k = 0; k < Steps; ++k) {
+            const uint32_t c = k / Packed % 4, high = k / (4 * Packed);
+            sum += element(emu::left_by<uint32_t>(row % 8 * 4 + c, static_cast<int>((row >= 8) + 2 * high)), k % Packed) * element(emu::left_by<uint32_t>(col * 4 + c, static_cast<int>(4 + high)), k % Packed);
         }
         d[o] += sum;
     }
-    emu::meet_lanes(~0u, "lr_mma_16816, leaving");
+    emu::meet_lanes(~0u, name);
 }
 
-// d[16,8] += a[16,8] b[8,8], operands rounded to tf32: A register i holds row g + 8(i&1), column c + 4(i>>1); B register i holds k = c + 4i of column g
+// m16n8k16: two 16-bit elements a register
+template <class Half> LR_DEV void lr_mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    lr_mma<16, 2>(d, a, b, "lr_mma_16816", [](uint32_t packed, uint32_t which) { return lr_half_of<Half>(packed, which); });
+}
+// m16n8k8: A register i holds row g + 8(i&1), column c + 4(i>>1), B register i k = c + 4i of column g; what tf32 has no bits for is cut off
 LR_DEV void lr_mma_1688_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    for (int i = 0; i < 4; ++i) emu::leave(a[i], i);
-    for (int i = 0; i < 2; ++i) emu::leave(b[i], 4 + i);
-    emu::meet_lanes(~0u, "lr_mma_1688_tf32");
-    const uint32_t l = emu::lane();
-    for (uint32_t o = 0; o < 4; ++o) {
-        const uint32_t row = l / 4 + (o >> 1) * 8, col = l % 4 * 2 + (o & 1);
-        float sum = 0;
-        for (uint32_t k = 0; k < 8; ++k) {
-            const uint32_t left = emu::left_by<uint32_t>(row % 8 * 4 + k % 4, static_cast<int>((row >= 8) + 2 * (k >= 4)));
-            const uint32_t right = emu::left_by<uint32_t>(col * 4 + k % 4, static_cast<int>(4 + (k >= 4)));
-            sum += lr_float(left & 0xFFFFE000u) * lr_float(right & 0xFFFFE000u);
-        }
-        d[o] += sum;
-    }
-    emu::meet_lanes(~0u, "lr_mma_1688_tf32, leaving");
+    lr_mma<8, 1>(d, a, b, "lr_mma_1688_tf32", [](uint32_t bits, uint32_t) { return lr_float(bits & 0xFFFFE000u); });
 }

@@ -36,6 +36,11 @@ public abstract class Device : IDisposable
 
     internal abstract void Copy(nint from, nint to, nuint bytes);
 
+    /// <summary>Memory that no kernel may touch, or may again, where something can watch it.</summary>
+    internal virtual void Guard(nint memory, nuint bytes, bool on)
+    {
+    }
+
     internal abstract void Launch<TArgs>(Kernel<TArgs> kernel, in TArgs args) where TArgs : unmanaged, IKernelArgs;
 
     /// <summary>Waits until every launch has finished.</summary>

@@ -161,6 +161,7 @@ public class Scope : IDisposable
             byte[] poison = new byte[bytes + Guard];
             poison.AsSpan().Fill(0xFF);
             Device.Upload(poison, data);
+            Device.Guard(data + (nint)bytes, Guard, on: true);
             guarded.Add((data, bytes));
         }
         return data;
@@ -171,6 +172,7 @@ public class Scope : IDisposable
         Span<byte> guard = stackalloc byte[Guard];
         foreach ((nint data, nuint bytes) in guarded)
         {
+            Device.Guard(data + (nint)bytes, Guard, on: false);
             Device.Download(data + (nint)bytes, guard);
             if (guard.IndexOfAnyExcept((byte)0xFF) >= 0)
             {

@@ -45,6 +45,11 @@ internal abstract class CudaDriver : IDisposable
 
     public abstract void Synchronize();
 
+    /// <summary>As <see cref="Device.Guard"/>.</summary>
+    public virtual void Guard(nint memory, nuint bytes, bool on)
+    {
+    }
+
     /// <summary>Describes a matrix [rows, cols] of 16-bit elements for bulk copies of boxes, their rows swizzled by 128 bytes.</summary>
     /// <exception cref="KernelException">Address, pitch or box break the hardware's rules.</exception>
     public abstract TensorMap Encode(nint data, DType type, long rows, long cols, int boxRows, int boxCols);

@@ -23,6 +23,8 @@ internal sealed class CudaDevice : Device
 
     internal override void Copy(nint from, nint to, nuint bytes) => driver.Copy(from, to, bytes);
 
+    internal override void Guard(nint memory, nuint bytes, bool on) => driver.Guard(memory, bytes, on);
+
     public override void Synchronize() => driver.Synchronize();
 
     internal override void Launch<TArgs>(Kernel<TArgs> kernel, in TArgs args)
