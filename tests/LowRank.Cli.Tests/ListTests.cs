@@ -137,8 +137,9 @@ public sealed class ListTests : IDisposable
     public void Kernels_are_listed_with_what_the_compiler_says()
     {
         JsonObject[] kernels = [.. ((JsonArray)Cli.Done("kernels", "--json").Json).OfType<JsonObject>()];
-        Assert.Equal(["name", "file", "type", "threads", "emulated", "gpu", "builds", "notes"], kernels[0].Select(p => p.Key));
+        Assert.Equal(["name", "file", "type", "threads", "row", "gpu", "builds", "notes"], kernels[0].Select(p => p.Key));
         Assert.Equal(3, kernels.Count(k => $"{k["name"]}" == "gemm"));
+        Assert.All(kernels, k => Assert.NotEmpty($"{k["row"]}"));
         JsonObject hopper = kernels.First(k => $"{k["name"]}" == "lora_forward_n256_r16" && $"{k["type"]}" == "BF16");
         Assert.Equal(CudaKernelList.NvrtcVersion is null ? [] : ["sm_90a"], ((JsonArray)hopper["builds"]!).Select(b => $"{b!["architecture"]}"));
         Assert.All(kernels.SelectMany(k => (JsonArray)k["builds"]!), b => Assert.True(b!["registers"]!.GetValue<int>() > 0 && b["spills"]!.GetValue<int>() == 0));

@@ -24,7 +24,7 @@ public class OpTests
         {
             for (int i = 0; i < OpRows.All.Count; i++)
             {
-                foreach (DType type in OpRows.All[i].Types)
+                foreach (DType type in OpRows.All[i].TypesOn(device))
                 {
                     data.Add(device, i, type, OpRows.All[i].ToString());
                 }

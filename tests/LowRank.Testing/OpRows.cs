@@ -41,6 +41,9 @@ public sealed record OpRow(Op Op, params Operand[] Inputs)
     /// <summary>Step of the central difference; an op that rounds needs one far above its unit.</summary>
     public double Step { get; init; } = Close.Step;
 
+    /// <summary>Types that it runs in on a device: the CUDA kernels take F16 too.</summary>
+    public IEnumerable<DType> TypesOn(string device) => device == "cpu" || !Types.Contains(DType.BF16) ? Types : Types.Append(DType.F16);
+
     /// <summary>Name in test output.</summary>
     public override string ToString() => $"{Op} {string.Join(" ", Inputs.Select(i => i.Role == Role.None ? "-" : i.Shape.ToString()))}";
 }
@@ -66,6 +69,10 @@ public static class OpRows
         new(new LoraLinear(1.5), X(37, 50), Packed(70, 50), P(3, 50), P(70, 3), P(70), None, X(37, 50)),
         new(new LoraLinear(1), X(260, 96), Packed(128, 96), P(40, 96), P(128, 40)),
         new(new LoraLinear(0.5), X(200, 136), Packed(392, 136), P(5, 136), P(392, 5), P(392), C(392)),
+        new(new LoraLinear(1), X(257, 72), Packed(136, 72), P(24, 72), P(136, 24)),
+        new(new LoraLinear(1), X(130, 64), Packed(128, 64), P(16, 64), P(128, 16)),
+        new(new LoraLinear(1), X(150, 80), Packed(200, 80), P(20, 80), P(200, 20)),
+        new(new LoraLinear(1), X(128, 64), Packed(129, 64), P(64, 64), P(129, 64)),
         new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)) { Types = [DType.F32] },
         new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)) { Types = [DType.F32] },
         new(new MatMul(), X(5, 9), X(9, 4)),

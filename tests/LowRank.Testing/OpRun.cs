@@ -112,7 +112,7 @@ public sealed class OpRun
             {
                 Role.Ids => (int)((raw[i] + 1) / 2 * operand.Limit),
                 Role.Mask => i % operand.Shape.Cols == 0 || raw[i] > -0.5f ? 1 : 0,
-                _ => type == DType.BF16 ? Numbers.FromBFloat16(Numbers.ToBFloat16(raw[i])) : raw[i],
+                _ => type == DType.BF16 ? Numbers.FromBFloat16(Numbers.ToBFloat16(raw[i])) : type == DType.F16 ? (double)(Half)raw[i] : raw[i],
             };
         }
         return values;

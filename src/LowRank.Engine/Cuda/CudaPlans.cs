@@ -125,17 +125,22 @@ internal static class CudaPlans
         return (a.Dk == 0 && a.Dv == 0) || on.Run(AttentionFile, "attention_backward_kv", a.DType, ((a.Keys + 3) / 4, a.KvHeads, a.Batch), 128, 8 * a.Dim * sizeof(float), in planned);
     }
 
+    // Optimisers keep parameters, gradients and moments in F32.
     public static bool SquareSum(CudaStream on, in SquareSumArgs a)
     {
+        if (a.DType != DType.F32)
+        {
+            return false;
+        }
         int parts = 2 * on.Multiprocessors;
         var planned = new Planned<SquareSumArgs> { Op = a, Work = on.Workspace((long)parts * sizeof(double)), Parts = parts };
         on.Run(Adam, "square_sum_parts", a.DType, (parts, 1, 1), Threads, Threads * sizeof(double), in planned);
         return on.Run(Adam, "square_sum_total", a.DType, (1, 1, 1), 32, 0, in planned);
     }
 
-    public static bool AdamW(CudaStream on, in AdamWArgs a) => on.Run(Adam, "adamw", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
+    public static bool AdamW(CudaStream on, in AdamWArgs a) => a.DType == DType.F32 && on.Run(Adam, "adamw", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
 
-    public static bool Sgd(CudaStream on, in SgdArgs a) => on.Run(Adam, "sgd", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
+    public static bool Sgd(CudaStream on, in SgdArgs a) => a.DType == DType.F32 && on.Run(Adam, "sgd", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
 
     private static bool IsComputed(DType type) => type is DType.F32 or DType.BF16 or DType.F16;
 

@@ -76,6 +76,9 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
 
     public override bool IsHostMemory => true;
 
+    /// <summary>Launches so far, by kernel and type.</summary>
+    public Dictionary<(string Name, DType Type), int> Launches { get; } = [];
+
     /// <summary>The schedule of the launches that follow.</summary>
     public EmulatorSchedule Schedule { get; set; }
 
@@ -101,6 +104,15 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
     {
     }
 
+    // Only a library built with AddressSanitizer has it: a kernel that touches a guard is then reported with its line.
+    public override void Guard(nint memory, nuint bytes, bool on)
+    {
+        if (NativeLibrary.TryGetExport(library, "lr_emu_guard", out nint export))
+        {
+            ((delegate* unmanaged<nint, ulong, int, void>)export)(memory, bytes, on ? 1 : 0);
+        }
+    }
+
     public override TensorMap Encode(nint data, DType type, long rows, long cols, int boxRows, int boxCols)
     {
         long pitch = cols * type.Size();
@@ -120,6 +132,7 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
 
     public override void Launch(in CudaLaunch launch, void* args, int bytes)
     {
+        Launches[(launch.Name, launch.Type)] = Launches.GetValueOrDefault((launch.Name, launch.Type)) + 1;
         byte* name = Utf8StringMarshaller.ConvertToUnmanaged(launch.Name);
         try
         {

@@ -1,0 +1,117 @@
+using LowRank.Testing;
+using Xunit;
+
+namespace LowRank.Engine.Tests;
+
+/// <summary>No kernel is proven only by its neighbour: each one of the emulator's library, in each type, is launched by a row of the tests, and the table of
+/// those rows, which <c>lowrank kernels --json</c> prints, is what the emulator counts.</summary>
+public class KernelRowTests
+{
+    /// <summary>Set to 1: the table is written anew instead of compared.</summary>
+    private const string Update = "LOWRANK_UPDATE";
+
+    private static readonly DType[] Types = [DType.F32, DType.BF16, DType.F16];
+
+    /// <summary>Rows that are no op: what they check is in their own tests.</summary>
+    private static readonly (string Name, DType[] Types, Action<Device, DType> Run)[] Others =
+    [
+        ("Tensor.Fill", Types, (device, type) => Filled(device, type)),
+        ("Tensor.ConvertTo", Types, (device, type) => Converted(device, Types.First(t => t != type), type)),
+        ("AdamW clipped", [DType.F32], (device, type) => Step(device, type, p => new AdamW([p]))),
+        ("Sgd momentum", [DType.F32], (device, type) => Step(device, type, p => new Sgd([p]) { Momentum = 0.5 })),
+    ];
+
+    [Fact]
+    public void Emulated_kernels_are_each_forced_by_the_row_that_the_table_names()
+    {
+        using var driver = new EmulatedDriver();
+        using Device device = new CudaDevice(driver) { CheckMemory = true };
+        var rows = new Dictionary<(string Kernel, DType Type), string>();
+        foreach (OpRow row in OpRows.All)
+        {
+            foreach (DType type in row.TypesOn(device.Name))
+            {
+                new OpRun(row, type).On(device, type);
+                Count($"{row}");
+            }
+        }
+        foreach ((string name, DType[] types, Action<Device, DType> run) in Others)
+        {
+            foreach (DType type in types)
+            {
+                run(device, type);
+                Count(name);
+            }
+        }
+        string[] unproven = [.. driver.Entries().Where(e => !rows.ContainsKey((e.Name, e.Type))).Select(e => $"{e.Name} {e.Type} of {e.File}")];
+        Assert.True(unproven.Length == 0, $"no row launches {string.Join(", ", unproven)}: add one to {nameof(OpRows)}");
+
+        string[] table = [.. rows.GroupBy(r => (r.Key.Kernel, Row: r.Value), r => r.Key.Type).OrderBy(g => g.Key.Kernel, StringComparer.Ordinal).ThenBy(g => g.Min())
+            .Select(g => $"{g.Key.Kernel}\t{string.Join(',', g.Order())}\t{g.Key.Row}")];
+        string path = Path.Combine(Golden.Repository, "src", "LowRank.Engine", "Cuda", "kernel_rows.tsv");
+        if (Environment.GetEnvironmentVariable(Update) == "1")
+        {
+            File.WriteAllLines(path, table);
+        }
+        string[] written = File.ReadAllLines(path);
+        string[] differ = [.. table.Except(written).Select(l => "missing " + l), .. written.Except(table).Select(l => "stale " + l)];
+        Assert.True(differ.Length == 0, $"{path} is not what the emulator counts; run this test with {Update}=1 to write it\n{string.Join('\n', differ)}");
+
+        void Count(string row)
+        {
+            foreach ((string Name, DType Type) kernel in driver.Launches.Keys)
+            {
+                rows.TryAdd(kernel, row);
+            }
+        }
+    }
+
+    public static TheoryData<string, DType> Elements => [.. from device in Devices.Present from type in Types select (device, type)];
+
+    [Theory, MemberData(nameof(Elements))]
+    public void Values_are_filled_and_converted_to_nearest_even(string name, DType type)
+    {
+        using Device device = Devices.Open(name);
+        Assert.All(Filled(device, type), value => Assert.Equal(0.3, value, Close.Bound(type)));
+        foreach (DType to in Types)
+        {
+            (double[] from, double[] got) = Converted(device, type, to);
+            Assert.Equal(from.Select(value => Rounded(value, to)), got);
+        }
+    }
+
+    private static double Rounded(double value, DType type) => type switch
+    {
+        DType.BF16 => Numbers.FromBFloat16(Numbers.ToBFloat16((float)value)),
+        DType.F16 => (double)(Half)value,
+        _ => (float)value,
+    };
+
+    private static double[] Filled(Device device, DType type)
+    {
+        using Scope scope = device.BeginScope();
+        Tensor tensor = scope.New([7, 301], type);
+        tensor.Fill(0.3);
+        return tensor.ToDoubles();
+    }
+
+    private static (double[] From, double[] To) Converted(Device device, DType from, DType to)
+    {
+        using Scope scope = device.BeginScope();
+        float[] values = new float[1003];
+        new Rng(5).FillUniform(values, -1, 1);
+        Tensor source = scope.Of([17, 59], values, from);
+        return (source.ToDoubles(), source.ConvertTo(to, scope).ToDoubles());
+    }
+
+    private static void Step(Device device, DType type, Func<Parameter, Optimizer> make)
+    {
+        using Scope store = device.NewStore();
+        var parameter = new Parameter("p", store.NewZeros([100], type));
+        using Optimizer optimizer = make(parameter);
+        optimizer.MaxGradientNorm = 0.1;
+        using Tape tape = device.BeginTape();
+        tape.Backward(new SquaredError().Apply(parameter, tape.NewZeros([100], type)));
+        optimizer.Step();
+    }
+}
