@@ -53,7 +53,9 @@ public abstract class Model : IDisposable
     /// <summary>Puts adapters on the layers that <paramref name="config"/> names. Random starts depend on <paramref name="seed"/> and the layer's path only.</summary>
     /// <exception cref="AdapterConfigException">The settings contradict each other, ask for what is not built, or name no layer.</exception>
     /// <exception cref="ShapeException">The rank is too large for a layer where the method needs it.</exception>
-    public AdaptedModel Attach(AdapterConfig config, ulong seed = 0) => new(this, config, seed);
+    public AdaptedModel Attach(AdapterConfig config, ulong seed = 0) => config is LoraConfig { Init: var init } && init == LoraInit.Eva
+        ? throw new AdapterConfigException($"LoraConfig: init_lora_weights is {init}, which needs a pass over the data and can only be loaded, want another start")
+        : new(this, config, seed);
 
     /// <summary>Puts a saved adapter on the layers that its settings name.</summary>
     /// <param name="folder">A folder as PEFT writes it.</param>
@@ -64,7 +66,7 @@ public abstract class Model : IDisposable
     public AdaptedModel AttachPeft(string folder, string name = PeftFolder.DefaultName)
     {
         using PeftFolder saved = PeftFolder.Open(folder, name);
-        AdaptedModel adapted = Attach(saved.Config);
+        AdaptedModel adapted = new(this, saved.Config, 0);
         try
         {
             adapted.Load(saved);

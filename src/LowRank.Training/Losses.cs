@@ -11,6 +11,37 @@ public static class Losses
         return new CrossEntropy(Smoothing: smoothing).Apply(logits, Scope(logits).Of([labels.Length], labels));
     }
 
+    /// <summary>The label that goes into no loss.</summary>
+    public const int Ignored = -100;
+
+    /// <summary>Labels as a causal model is asked for them: each place predicts the next token of its row, the last none.</summary>
+    /// <param name="labels">[rows, tokens], <see cref="Ignored"/> where nothing is asked.</param>
+    /// <param name="tokens">Of a row.</param>
+    public static int[] Shifted(ReadOnlySpan<int> labels, int tokens)
+    {
+        var shifted = new int[labels.Length];
+        for (int i = 0; i < shifted.Length; i++)
+        {
+            shifted[i] = (i + 1) % tokens == 0 ? Ignored : labels[i + 1];
+        }
+        return shifted;
+    }
+
+    /// <summary>Mean cross-entropy of the next tokens over those asked for; logits [rows, tokens, vocabulary], labels [rows, tokens] as
+    /// <see cref="Shifted"/> takes them → [1].</summary>
+    /// <exception cref="ShapeException">The batch is empty, or a label is out of range: names it.</exception>
+    public static Tensor NextToken(Tensor logits, ReadOnlySpan<int> labels) =>
+        logits.Shape.Rank == 3 && logits.Shape.Rows == labels.Length ? CrossEntropy(logits, Shifted(labels, logits.Shape[1]))
+            : throw new ShapeException($"NextToken: logits is {logits.Shape}, want [rows, tokens, vocabulary] for {labels.Length} labels");
+
+    /// <summary>Mean over the batch and its labels of log(1 + e^y) - target·y: independent yes-no labels; y [batch, labels], targets row-major → [1].</summary>
+    /// <exception cref="ShapeException">The batch is empty or the number of values differs.</exception>
+    public static Tensor BinaryCrossEntropy(Tensor y, ReadOnlySpan<float> target)
+    {
+        RequireBatch("BinaryCrossEntropy", target.Length);
+        return new BinaryCrossEntropy().Apply(y, Scope(y).Of(y.Shape, target, y.DType));
+    }
+
     /// <summary>Mean of (y - target)² over all elements; y [batch, ...], target row-major values of the same shape → [1].</summary>
     /// <exception cref="ShapeException">The batch is empty or the number of values differs.</exception>
     public static Tensor SquaredError(Tensor y, ReadOnlySpan<float> target)

@@ -1,4 +1,5 @@
 using LowRank.Testing;
+using LowRank.Training;
 using Xunit;
 
 namespace LowRank.Models.Tests;
@@ -6,7 +7,7 @@ namespace LowRank.Models.Tests;
 /// <summary>What a text model computes for a golden case.</summary>
 internal static class TextGolden
 {
-    public static Dictionary<string, Tensor> Results(GoldenCase c, TextModel model, Tape tape, DType type)
+    public static Dictionary<string, Tensor> Results(GoldenCase c, TextModel model)
     {
         TextOutput y = model.Forward(Batch(c, "in."), keepHidden: true);
         var results = new Dictionary<string, Tensor> { ["last_hidden_state"] = y.Last };
@@ -23,7 +24,7 @@ internal static class TextGolden
             results.Add("logits", logits);
             if (c.Has("in.labels"))
             {
-                results.Add("loss", Loss(c, model, logits, tape, type));
+                results.Add("loss", Loss(c, model, logits));
             }
         }
         return results;
@@ -64,22 +65,11 @@ internal static class TextGolden
         return new TextBatch(c.Shape(ids)[0], c.Ints(ids), Optional("attention_mask") is { } mask ? [.. mask.Select(m => (byte)m)] : null, Optional("token_type_ids"), Optional("position_ids"));
     }
 
-    private static Tensor Loss(GoldenCase c, TextModel model, Tensor logits, Tape tape, DType type)
+    private static Tensor Loss(GoldenCase c, TextModel model, Tensor logits) => (model.Head, model.Config.Text("problem_type", "")) switch
     {
-        switch (model.Head)
-        {
-            case TextHead.Classifier when model.Config.Text("problem_type", "") == "regression":
-                return new SquaredError().Apply(logits.Reshape([logits.Shape[0]]), c.Load("in.labels", tape, type));
-            case TextHead.Classifier when model.Config.Text("problem_type", "") == "multi_label_classification":
-                return new BinaryCrossEntropy().Apply(logits, c.Load("in.labels", tape, type));
-            default:
-                int[] labels = c.Ints("in.labels");
-                int tokens = logits.Shape[1];
-                if (model.Head == TextHead.CausalLanguage)
-                {
-                    labels = [.. labels.Select((_, i) => i % tokens == tokens - 1 ? -100 : labels[i + 1])];
-                }
-                return new CrossEntropy().Apply(logits, tape.Of([labels.Length], labels));
-        }
-    }
+        (TextHead.Classifier, "regression") => Losses.SquaredError(logits.Reshape([logits.Shape[0]]), c.Floats("in.labels")),
+        (TextHead.Classifier, "multi_label_classification") => Losses.BinaryCrossEntropy(logits, c.Floats("in.labels")),
+        (TextHead.CausalLanguage, _) => Losses.NextToken(logits, c.Ints("in.labels")),
+        _ => Losses.CrossEntropy(logits, c.Ints("in.labels")),
+    };
 }

@@ -1,5 +1,4 @@
 using System.Text.Json;
-using LowRank.Models.Tokenizers;
 using LowRank.Testing;
 using Xunit;
 

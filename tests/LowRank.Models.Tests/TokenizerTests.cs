@@ -1,7 +1,6 @@
 using System.Text;
 using System.Text.Json.Nodes;
 using LowRank.Formats;
-using LowRank.Models.Tokenizers;
 using LowRank.Testing;
 using Xunit;
 

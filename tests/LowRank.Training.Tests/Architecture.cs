@@ -14,7 +14,20 @@ internal sealed record Architecture(Func<Model, MicroBatch, Tensor> Logits, Func
     public static IReadOnlyDictionary<string, Architecture> All { get; } = new Dictionary<string, Architecture>(StringComparer.Ordinal)
     {
         ["vit"] = new((model, batch) => ((VisionTransformer)model).Forward(batch.Floats("pixel_values")), Classes, batch => batch.Ints("labels").Length),
+        ["bert"] = new(Text, Classes, batch => batch.Ints("labels").Length),
+        ["gpt2"] = new(Text, NextTokens, Predicted),
+        ["llama"] = new(Text, NextTokens, Predicted),
     };
+
+    private static Tensor Text(Model model, MicroBatch batch)
+    {
+        int[] ids = batch.Ints("input_ids");
+        return ((TextModel)model).Forward(new TextBatch(batch.Rows("input_ids"), ids, [.. batch.Ints("attention_mask").Select(m => (byte)m)], batch.Optional("token_type_ids"))).Logits!;
+    }
+
+    private static Tensor NextTokens(Tensor logits, MicroBatch batch) => Losses.NextToken(logits, batch.Ints("labels"));
+
+    private static int Predicted(MicroBatch batch) => Losses.Shifted(batch.Ints("labels"), batch.Ints("labels").Length / batch.Rows("labels")).Count(label => label != Losses.Ignored);
 
     private static Tensor Classes(Tensor logits, MicroBatch batch) => Losses.CrossEntropy(logits, batch.Ints("labels"));
 }
@@ -25,4 +38,8 @@ internal sealed class MicroBatch(GoldenCase golden, string prefix, Scope scope, 
     public Tensor Floats(string name) => golden.Load(prefix + name, scope, type);
 
     public int[] Ints(string name) => golden.Ints(prefix + name);
+
+    public int[]? Optional(string name) => golden.Has(prefix + name) ? golden.Ints(prefix + name) : null;
+
+    public int Rows(string name) => golden.Shape(prefix + name)[0];
 }

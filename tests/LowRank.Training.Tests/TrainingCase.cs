@@ -24,6 +24,7 @@ internal sealed class TrainingCase : IDisposable
         setup = new TrainingSetup(golden);
         Model = setup.Load(device, type);
         adapted = setup.HasAdapter ? Model.AttachPeft(golden.PathOf("adapter_init")) : null;
+        setup.PutBase(Model);
         IReadOnlyList<Parameter> parameters = adapted?.Parameters ?? setup.Train(Model);
         trained = parameters.ToDictionary(KeyOf, StringComparer.Ordinal);
         optimizer = setup.Build(parameters);

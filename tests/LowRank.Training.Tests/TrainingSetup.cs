@@ -9,6 +9,7 @@ namespace LowRank.Training.Tests;
 /// <summary>The settings of a golden training case: everything comes from its config.</summary>
 internal sealed class TrainingSetup(GoldenCase golden)
 {
+    private const string BaseAfterInit = "buffer.base_after_init.";
     private readonly JsonElement config = golden.Config;
 
     private JsonElement Optimizer => config.GetProperty("optimizer");
@@ -60,7 +61,20 @@ internal sealed class TrainingSetup(GoldenCase golden)
         return null;
     }
 
-    public Model Load(Device device, DType type) => PretrainedModel.Load(golden.PathOf("base"), device, new LoadOptions { Type = type });
+    public Model Load(Device device, DType type) => PretrainedModel.Load(golden.PathOf("base"), device, new LoadOptions { Type = type, Pack = golden.Names(BaseAfterInit).Count == 0 });
+
+    /// <summary>Where the adapter's start changed the base: the weights that PEFT went on with, to the last bit.</summary>
+    public void PutBase(Model model)
+    {
+        foreach (string name in golden.Names(BaseAfterInit))
+        {
+            Parameter weight = model.Parameters.Values.Single(p => model.ModulePath(p.Name) == name[BaseAfterInit.Length..]);
+            double[] values = golden.Doubles(name);
+            weight.Value.Set(((PretrainedModel)model).IsTransposedInFile(weight) ? Turned(values, weight.Value.Shape[0], weight.Value.Shape[1]) : values);
+        }
+    }
+
+    private static double[] Turned(double[] values, int rows, int cols) => [.. from r in Enumerable.Range(0, rows) from c in Enumerable.Range(0, cols) select values[(c * rows) + r]];
 
     /// <summary>What is trained, without an adapter: everything, or the modules whose weights the case names.</summary>
     public IReadOnlyList<Parameter> Train(Model model) => Trainable switch

@@ -29,6 +29,10 @@ public sealed record LoraInit
     /// <summary>The first r columns and rows of W = Q·R are trained, the rest is frozen (arXiv 2406.01775).</summary>
     public static LoraInit Olora { get; } = new("olora");
 
+    /// <summary>A from the activations that reach the layer, B zero (arXiv 2410.07170): adapters that PEFT started so load and train on; to start one
+    /// here is not built.</summary>
+    public static LoraInit Eva { get; } = new("eva");
+
     /// <summary><c>true</c>, <c>false</c> or PEFT's name.</summary>
     public string Name { get; }
 
@@ -45,7 +49,7 @@ public sealed record LoraInit
 
     internal bool ChangesBase => IsPissa || this == Olora;
 
-    internal bool IsBuilt => this == Default || this == None || this == Gaussian || this == Orthogonal || ChangesBase;
+    internal bool IsBuilt => this == Default || this == None || this == Gaussian || this == Orthogonal || this == Eva || ChangesBase;
 
     /// <inheritdoc/>
     public override string ToString() => Name;

@@ -46,7 +46,6 @@ internal static class LoraKeys
     public static string WhyNot(string init) => init switch
     {
         "loftq" => "loftq needs a quantised base",
-        "eva" => "eva needs a pass over the data",
         "corda" => "corda needs a pass over the data",
         "lora_ga" => "lora_ga needs gradients of the base",
         "mica" => "mica is not built yet",

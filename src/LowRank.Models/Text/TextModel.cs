@@ -111,6 +111,10 @@ public abstract class TextModel : PretrainedModel
         return new TextOutput(last, pooled, LogitsOf(last, pooled, batch), hidden);
     }
 
+    /// <summary>The last hidden state [rows, tokens, d] alone.</summary>
+    /// <exception cref="ShapeException">As for <see cref="Forward(TextBatch, bool)"/>.</exception>
+    public Tensor Hidden(TextBatch batch) => Run(batch, null, keepHidden: false).Last;
+
     /// <summary>One pass with a cache: logits of each row's last token [rows, vocabulary].</summary>
     internal Tensor NextLogits(TextBatch batch, KeyValueCache cache)
     {

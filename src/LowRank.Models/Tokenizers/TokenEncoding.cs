@@ -1,4 +1,4 @@
-namespace LowRank.Models.Tokenizers;
+namespace LowRank.Models;
 
 /// <summary>One token of an encoded text.</summary>
 /// <param name="Id">Its number.</param>
