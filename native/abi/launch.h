@@ -24,3 +24,16 @@ struct RowNormEndArgs { RowNormArgs op; const float *p, *gram; };
 
 // to[rows, cols] in the activations' type from F32 [from_rows, from_cols]: rank padding; zeros outside
 struct PadArgs { const float* from; void* to; int32_t from_rows, from_cols, rows, cols; };
+
+// What becomes of sums [rows, pitch], pitch >= cols: y[row, col] (+)= factor[row] scale sum in F32, and `rounded` [rows, pitch] in the activations' type, zeros past
+// the columns; factor, y and rounded may be null. parts [count][rows][pitch] are added in order.
+struct SkinnyEndArgs { const float *parts, *factor; float* y; void* rounded; int64_t y_row_stride, y_col_stride; int32_t rows, cols, pitch, count; double scale; uint32_t add, reserved; };
+struct SkinnyEndsArgs { SkinnyEndArgs each[3]; };
+// Sums over k steps of a [rows, k] and b [pitch, k]; parts [i] holds steps i depth and on, null: one part, which goes where `end` says at once
+struct SkinnyArgs { GemmOperand a, b; SkinnyEndArgs end; float* parts; int32_t k, depth; };
+// to[rows, cols] in the activations' type = factor[row] from[from_rows, from_cols], zeros outside
+struct RoundedMatrix { const float *from, *factor; void* to; int32_t from_rows, from_cols, rows, cols; };
+struct SkinnyRoundArgs { RoundedMatrix each[3]; };
+// One pass over dy[tokens, n] with b[n, RP] and t[tokens, RP] in its type: parts u [panel][tokens][RP], db [group][n][RP] and sums [group][n] (null: not wanted),
+// a panel being 128 subs columns and a group 128 tiles tokens
+struct LoraDyArgs { const void *dy, *b, *t; float *u, *db, *sums; int32_t tokens, n, subs, tiles; };

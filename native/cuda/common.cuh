@@ -16,6 +16,13 @@ typedef bf16 scalar;
 typedef f16 scalar;
 #endif
 
+constexpr int Lanes = 16 / sizeof(scalar); // elements of a 16-byte vector
+struct alignas(16) lanes {
+    scalar v[Lanes];
+};
+// True where whole vectors may be used: null counts as aligned.
+LR_DEV bool lr_aligned(const void* p) { return reinterpret_cast<uint64_t>(p) % 16 == 0; }
+
 // y = value, or y += value
 template <class T> LR_DEV void lr_put(T* y, float value, bool add) { lr_narrow(add ? lr_widen(*y) + value : value, *y); }
 

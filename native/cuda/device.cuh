@@ -3,6 +3,7 @@
 
 #define LR_DEV static __device__ __forceinline__
 #define LR_UNROLL _Pragma("unroll")
+#define LR_ROLLED _Pragma("unroll 1")
 // A kernel of one argument struct; `threads` a block, at least `blocks` blocks to a multiprocessor
 #define LR_KERNEL(name, Args, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args p)
 #define LR_TID (threadIdx.x)
@@ -57,6 +58,18 @@ LR_DEV float lr_widen(f16 x) {
 LR_DEV void lr_narrow(float x, float& y) { y = x; }
 LR_DEV void lr_narrow(float x, bf16& y) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 LR_DEV void lr_narrow(float x, f16& y) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
+// Two values in a register, the first in the low half
+template <class Half> LR_DEV uint32_t lr_pack(float low, float high);
+template <> __device__ __forceinline__ uint32_t lr_pack<bf16>(float low, float high) {
+    uint32_t both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+template <> __device__ __forceinline__ uint32_t lr_pack<f16>(float low, float high) {
+    uint32_t both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
 LR_DEV float lr_exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,4 +1,4 @@
-// The general matrix product: any strides, any mix of types, ragged everywhere; what the tuned products fall back on. A block makes a 64x64 tile of y:
+// The general matrix product: any strides, any mix of types, ragged everywhere; what product.cu falls back on where lines do not start on 16 bytes. A block makes a 64x64 tile of y:
 // 16-bit types on tensor cores (m16n8k16, f32 accumulator, 4 warps of 32x32), F32 by exact FMA (256 accumulators of 4x8 a thread).
 // Floor 2mnk FLOPs; this version moves operands element by element and is bound by that.
 #include "common.cuh"
@@ -135,28 +135,47 @@ LR_KERNEL(gemm, GemmArgs, 128, 4) {
     });
 }
 
-// Part LR_BY of the rows, 32 columns, 8 threads a column
+// Part LR_BY of the rows: 8 pieces of 16 bytes side by side, 32 rows at a time
 LR_KERNEL(column_sums, ColumnSumArgs, 256, 4) {
-    float* sums = reinterpret_cast<float*>(LR_SMEM); // [2][8][32]
-    const int lane = LR_TID % 32, row = LR_TID / 32;
-    const int64_t c = int64_t(LR_BX) * 32 + lane, each = (int64_t(p.rows) + p.parts - 1) / p.parts;
+    constexpr int Cols = 8 * Lanes;
+    float* sums = reinterpret_cast<float*>(LR_SMEM); // [2][32][Cols]
+    const int row = LR_TID / 8, col = LR_TID % 8 * Lanes;
+    const int64_t c = int64_t(LR_BX) * Cols + col, each = (int64_t(p.rows) + p.parts - 1) / p.parts;
     const int64_t begin = LR_BY * each, end = begin + each < p.rows ? begin + each : p.rows;
     const scalar *dy = static_cast<const scalar*>(p.dy), *y0 = static_cast<const scalar*>(p.y0);
-    float plain = 0, product = 0;
-    if (c < p.cols)
-        for (int64_t r = begin + row; r < end; r += 8) {
-            const float up = lr_widen(dy[r * p.cols + c]);
-            plain += up;
-            if (y0) product = lr_fma(up, lr_widen(y0[r * p.cols + c]), product);
+    const bool whole = p.cols % Lanes == 0 && lr_aligned(dy) && lr_aligned(y0);
+    const int count = c + Lanes <= p.cols ? Lanes : c < p.cols ? static_cast<int>(p.cols - c) : 0;
+    float plain[Lanes] = {}, product[Lanes] = {};
+    for (int64_t r = begin + row; count > 0 && r < end; r += 32) {
+        lanes up = {}, other = {};
+        if (whole) {
+            up = lr_load<lanes>(dy + r * p.cols + c);
+            if (y0) other = lr_load<lanes>(y0 + r * p.cols + c);
+        } else {
+            LR_UNROLL
+            for (int e = 0; e < Lanes; ++e) {
+                if (e < count) up.v[e] = dy[r * p.cols + c + e];
+                if (e < count && y0) other.v[e] = y0[r * p.cols + c + e];
+            }
         }
-    sums[row * 32 + lane] = plain;
-    sums[256 + row * 32 + lane] = product;
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            plain[e] += lr_widen(up.v[e]);
+            product[e] = lr_fma(lr_widen(up.v[e]), lr_widen(other.v[e]), product[e]);
+        }
+    }
+    LR_UNROLL
+    for (int e = 0; e < Lanes; ++e) {
+        sums[row * Cols + col + e] = plain[e];
+        sums[(32 + row) * Cols + col + e] = product[e];
+    }
     lr_sync();
-    if (row > 1 || c >= p.cols) return;
+    const int which = LR_TID / Cols, at = LR_TID % Cols;
+    if (which > 1 || int64_t(LR_BX) * Cols + at >= p.cols) return;
     float sum = 0;
     LR_UNROLL
-    for (int r = 0; r < 8; ++r) sum += sums[row * 256 + r * 32 + lane];
-    p.work[(int64_t(row) * p.parts + LR_BY) * p.cols + c] = sum;
+    for (int r = 0; r < 32; ++r) sum += sums[(32 * which + r) * Cols + at];
+    p.work[(int64_t(which) * p.parts + LR_BY) * p.cols + int64_t(LR_BX) * Cols + at] = sum;
 }
 
 #if LR_DTYPE == 1

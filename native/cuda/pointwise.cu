@@ -1,15 +1,6 @@
 // Elementwise kernels. Floor: each operand read once, the result written once, at copy bandwidth (H100: 3.0 TB/s); 16 bytes a thread and operand.
 #include "common.cuh"
 
-constexpr int Lanes = 16 / sizeof(scalar); // elements of a 16-byte vector
-
-struct alignas(16) lanes {
-    scalar v[Lanes];
-};
-
-// True where whole vectors may be used: null counts as aligned.
-LR_DEV bool lr_aligned(const void* p) { return reinterpret_cast<uint64_t>(p) % 16 == 0; }
-
 // Group g of an array: Lanes elements, fewer at the end
 LR_DEV int lr_group(int64_t g, int64_t count) {
     const int64_t left = count - g * Lanes;

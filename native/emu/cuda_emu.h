@@ -5,6 +5,7 @@
 
 #define LR_DEV static inline
 #define LR_UNROLL
+#define LR_ROLLED
 // A kernel of one argument struct; `threads` a block, at least `blocks` blocks to a multiprocessor
 #define LR_KERNEL(name, Args, threads, blocks) \
     static void name(const Args& p); \
@@ -100,6 +101,13 @@ LR_DEV void lr_narrow(float x, f16& y) { // nearest even
     else if (magnitude < 0x38800000) half = lr_bits(lr_float(magnitude) + 0.5f) - 0x3F000000; // below 2^-14: the sum leaves the subnormal's bits
     else half = (magnitude - 0x38000000 + 0xFFF + (magnitude >> 13 & 1)) >> 13;
     y.bits = uint16_t(half | (half == 0x7FFF ? 0 : sign));
+}
+// Two values in a register, the first in the low half
+template <class Half> LR_DEV uint32_t lr_pack(float low, float high) {
+    Half a, b;
+    lr_narrow(low, a);
+    lr_narrow(high, b);
+    return a.bits | uint32_t(b.bits) << 16;
 }
 LR_DEV float lr_exp2(float x) { return exp2f(x); }
 LR_DEV float lr_rsqrt(float x) { return 1.0f / sqrtf(x); }

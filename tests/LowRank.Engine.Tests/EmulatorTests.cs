@@ -24,7 +24,7 @@ public class EmulatorTests
         { "producer and consumer in different order", "lora_sm90.cu", "        const int tn = tile / p.row_tiles, tm = tile % p.row_tiles;\n        float acc", "        const int tn = tile % p.col_tiles, tm = tile / p.col_tiles;\n        float acc" },
     };
 
-    private static IEnumerable<EmulatorSchedule> Schedules =>
+    internal static IEnumerable<EmulatorSchedule> Schedules =>
         from lazy in (bool[])[false, true] from order in (int[])[0, 1, 2] select new EmulatorSchedule(lazy, order, (uint)order + 7);
 
     [Theory, InlineData(DType.BF16), InlineData(DType.F16)]
@@ -114,8 +114,8 @@ public class EmulatorTests
         nint Wide(Tensor tensor) => scope.Of(tensor.Shape, tensor.ToDoubles()).Data;
     }
 
-    /// <summary>The Hopper forward alone, with one piece of text replaced, as a library of its own.</summary>
-    private static nint Build(string name, string file, string from, string to)
+    /// <summary>Kernel files, the Hopper forward's where none are named, with one piece of text replaced, as a library of their own.</summary>
+    internal static nint Build(string name, string file, string from, string to, params string[] sources)
     {
         string root = Path.Combine(Golden.Repository, "native"), folder = Path.Combine(Golden.Repository, "build", "mutations", name.Replace(' ', '_'));
         Directory.CreateDirectory(folder);
@@ -130,8 +130,8 @@ public class EmulatorTests
             File.WriteAllText(Path.Combine(folder, Path.GetFileName(source)), text);
         }
         string library = Path.Combine(folder, "mutant.so");
-        Run("c++", "-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-fno-exceptions", "-pthread", "-DLR_EMU=1", "-DLR_DTYPE=2", "-DLR_ARCH=900", $"-I{folder}", $"-I{root}/abi", $"-I{root}/emu", "-x", "c++",
-            Path.Combine(folder, "lora_sm90.cu"), Path.Combine(folder, "rows.cu"), Path.Combine(root, "emu", "emu.cpp"), "-o", library);
+        string[] inputs = [.. (sources.Length > 0 ? sources : ["lora_sm90.cu", "rows.cu"]).Select(s => Path.Combine(folder, s)), Path.Combine(root, "emu", "emu.cpp"), "-o", library];
+        Run("c++", ["-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-fno-exceptions", "-pthread", "-DLR_EMU=1", "-DLR_DTYPE=2", "-DLR_ARCH=900", $"-I{folder}", $"-I{root}/abi", $"-I{root}/emu", "-x", "c++", .. inputs]);
         return NativeLibrary.Load(library);
     }
 

@@ -73,6 +73,13 @@ public static class OpRows
         new(new LoraLinear(1), X(130, 64), Packed(128, 64), P(16, 64), P(128, 16)),
         new(new LoraLinear(1), X(150, 80), Packed(200, 80), P(20, 80), P(200, 20)),
         new(new LoraLinear(1), X(128, 64), Packed(129, 64), P(64, 64), P(129, 64)),
+        // Lines of 16 bytes throughout: the tiled products of a GPU
+        new(new Linear(), X(70, 40), Packed(72, 40), P(72)),
+        new(new LoraLinear(1.5), X(70, 40), Packed(72, 40), P(8, 40), P(72, 8), P(72), P(72)),
+        new(new LoraLinear(0.5), X(20, 48), Packed(40, 48), P(24, 48), P(40, 24), P(40), None, X(20, 48)),
+        new(new AddMatMul(0.25), W(24, 72), P(24, 8), P(8, 72)) { Types = [DType.F32] },
+        new(new MatMul(), X(40, 24), X(24, 72)),
+        new(new DoraScale(2), P(24), Packed(24, 40), C(4, 40), C(24, 4), C(24)),
         new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)) { Types = [DType.F32] },
         new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)) { Types = [DType.F32] },
         new(new MatMul(), X(5, 9), X(9, 4)),

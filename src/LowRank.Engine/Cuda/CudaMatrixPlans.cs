@@ -70,7 +70,7 @@ internal static class CudaMatrixPlans
         {
             return false;
         }
-        if (TryHopper(on, in a))
+        if (TryHopper(on, in a) || CudaTilePlans.TryForward(on, in a))
         {
             return true;
         }
@@ -103,6 +103,10 @@ internal static class CudaMatrixPlans
         {
             return false;
         }
+        if (CudaTilePlans.TryBackward(on, in a))
+        {
+            return true;
+        }
         int parts = Parts(a.Tokens);
         bool sums = a.Dbias != 0 || a.Dc != 0, wantU = a.R > 0 && (a.Dx != 0 || a.Dxa != 0 || a.Da != 0);
         long uBytes = wantU ? (((long)a.Tokens * a.R * sizeof(float)) + 255) & ~255L : 0, sumBytes = sums ? 2L * parts * a.N * sizeof(float) : 0;
@@ -134,11 +138,18 @@ internal static class CudaMatrixPlans
         }
         if (sums)
         {
-            on.Run(File, "column_sums", a.DType, ((a.N + 31) / 32, parts, 1), 256, 512 * sizeof(float), new ColumnSumArgs { Dy = a.Dy, Y0 = a.Dc != 0 ? a.Y0 : 0, Work = work, Rows = a.Tokens, Cols = a.N, Parts = parts });
-            AddUp(on, a.DType, work, parts, a.N, a.Dbias, (a.Add >> 4) & 1);
-            AddUp(on, a.DType, work + (nint)((long)parts * a.N * sizeof(float)), parts, a.N, a.Dc, (a.Add >> 5) & 1);
+            ColumnSums(on, in a, parts, work, bias: true);
         }
         return true;
+    }
+
+    /// <summary>dbias (where it is this function's to make) and dc from parts in work [2, parts, n].</summary>
+    public static void ColumnSums(CudaStream on, in LoraGradArgs a, int parts, nint work, bool bias)
+    {
+        int cols = 8 * 16 / a.DType.Size();
+        on.Run(File, "column_sums", a.DType, ((a.N + cols - 1) / cols, parts, 1), 256, 2 * 32 * cols * sizeof(float), new ColumnSumArgs { Dy = a.Dy, Y0 = a.Dc != 0 ? a.Y0 : 0, Work = work, Rows = a.Tokens, Cols = a.N, Parts = parts });
+        AddUp(on, a.DType, work, parts, a.N, bias ? a.Dbias : 0, (a.Add >> 4) & 1);
+        AddUp(on, a.DType, work + (nint)((long)parts * a.N * sizeof(float)), parts, a.N, a.Dc, (a.Add >> 5) & 1);
     }
 
     public static bool AddMatMul(CudaStream on, in AddMatMulArgs a) => Multiply(on, a.DType, new GemmArgs
@@ -163,9 +174,10 @@ internal static class CudaMatrixPlans
         }
         int r = a.A == 0 ? 0 : a.R;
         long product = (((long)a.N * r * sizeof(float)) + 255) & ~255L;
-        on.Reserve(product + ((long)r * r * sizeof(float)) + 512);
-        nint p = on.Workspace(product), gram = on.Workspace((long)r * r * sizeof(float));
-        if (r > 0)
+        long tiles = r > 0 ? CudaTilePlans.RowNormBytes(in a) : 0;
+        on.Reserve(product + ((long)r * r * sizeof(float)) + tiles + 512);
+        nint p = on.Workspace(product), gram = on.Workspace((long)r * r * sizeof(float)), work = on.Workspace(tiles);
+        if (r > 0 && !CudaTilePlans.TryRowNorm(on, in a, p, gram, work))
         {
             var rows = new GemmOperand(a.A, DType.F32, a.K, 1);
             Multiply(on, DType.F32, new GemmArgs { A = new(a.W, a.WType, a.K, 1), B = rows, Y = p, YType = DType.F32, M = a.N, N = r, K = a.K, Scale = 1 });
@@ -236,6 +248,10 @@ internal static class CudaMatrixPlans
         if (a.YRowStride == 0)
         {
             (a.YRowStride, a.YColStride) = (a.N, 1);
+        }
+        if (CudaTilePlans.TryMultiply(on, in a))
+        {
+            return true;
         }
         int tile = type == DType.F32 ? Side * 33 * 4 : Side * 40 * 2;
         return on.Run(File, "gemm", type, ((a.N + Side - 1) / Side, (a.M + Side - 1) / Side, 1), 128, 2 * tile, in a);
