@@ -13,7 +13,7 @@ public class AdapterStateTests
     public void Saving_and_loading_keeps_every_bit(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.Types.Where(t => t != DType.F64))     // files hold F32
+        foreach (DType type in row.TypesOn(deviceName).Where(t => t != DType.F64))     // files hold F32
         {
             using Device device = Devices.Open(deviceName);
             using OneLayer first = row.Model(device, type), second = row.Model(device, type);
@@ -51,7 +51,7 @@ public class AdapterStateTests
     {
         AdapterRow row = AdapterRows.All[index];
         foreach ((DType type, bool pack, bool file) in
-            from type in row.Types from pack in (bool[])[false, true] from file in (bool[])[false, true] where row.Kind == SiteKind.Linear || !pack select (type, pack, file))
+            from type in row.TypesOn(deviceName) from pack in (bool[])[false, true] from file in (bool[])[false, true] where row.Kind == SiteKind.Linear || !pack select (type, pack, file))
         {
             using Device device = Devices.Open(deviceName);
             using OneLayer model = row.Model(device, type, pack);
@@ -108,7 +108,7 @@ public class AdapterStateTests
     public void Disabling_gives_the_base_layer_and_disposing_restores_it(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.Types)
+        foreach (DType type in row.TypesOn(deviceName))
         {
             using Device device = Devices.Open(deviceName);
             using OneLayer model = row.Model(device, type);
@@ -141,7 +141,7 @@ public class AdapterStateTests
     public void Training_moves_the_adapter_and_nothing_else(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.Types)
+        foreach (DType type in row.TypesOn(deviceName))
         {
             using Device device = Devices.Open(deviceName);
             using OneLayer model = row.Model(device, type);
