@@ -19,7 +19,8 @@ internal static class Checks
         for (int i = 0; i < count; i++)
         {
             OpRow row = DrawRow(rng, tiny ? 40 : 600);
-            DType type = row.Types[rng.Below(row.Types.Length)];
+            DType[] types = [.. row.TypesOn(device.Name)];
+            DType type = types[rng.Below(types.Length)];
             Try(failures, $"{row} in {type}", () =>
             {
                 var run = new OpRun(row, type, seed + (ulong)i);
@@ -41,7 +42,7 @@ internal static class Checks
         List<string> failures = [];
         foreach (OpRow row in tiny ? Repeated(40, 24, 32, 4) : Repeated(1024, 768, 768, 16))
         {
-            foreach (DType type in row.Types)
+            foreach (DType type in row.TypesOn(device.Name))
             {
                 Try(failures, $"{row} in {type}", () =>
                 {
@@ -68,7 +69,7 @@ internal static class Checks
         List<string> failures = [];
         foreach (OpRow row in tiny ? OpRows.All.Take(6) : OpRows.All)
         {
-            foreach (DType type in row.Types)
+            foreach (DType type in row.TypesOn(device.Name))
             {
                 Try(failures, $"{row} in {type}", () => new OpRun(row, type).On(device, type));
             }
