@@ -60,7 +60,7 @@ internal sealed class Stage(Options options)
         }
         string date = DateTimeOffset.UtcNow.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture);
         save = options.Parts is not { } parts ? () => { }
-            : () => Report.Write(parts, new StageResult(stage, date, $"{machine.Gpu}, device {device.Name}", machine.State, Machine.Clocks(), peer.Versions, rows, figures, failures));
+        : () => Report.Write(parts, new StageResult(stage, date, $"{machine.Gpu}, device {device.Name}", machine.State, Machine.Clocks(), peer.Versions, rows, figures, failures));
         work(device, machine, peer);
         foreach (Figure figure in figures)
         {
