@@ -20,9 +20,19 @@ internal static class CommonOptions
 
     public static Option<string> Data() => new("--data")
     {
-        Description = "Labelled images: the word digits, a folder of idx files, a folder with one folder of PNG images a class (or train and test folders of that kind), or a safetensors file with arrays images and labels.",
+        Description = "Labelled texts, as .csv, .tsv or .jsonl; or labelled images: the word digits, a folder of idx files, a folder with one folder of PNG images a class (or train and test folders of that kind), or a safetensors file with arrays images and labels.",
         Required = true,
     };
+
+    public static Option<string> TextModel() => new("--model") { Description = "Folder of a text model, with its tokenizer.json.", Required = true };
+
+    public static Option<string?> Adapter() => new("--adapter") { Description = "Folder of an adapter in PEFT's format." };
+
+    public static Option<string> TypeName() => new("--type") { Description = "Type of activations and frozen matrices: f32 or bf16.", DefaultValueFactory = _ => "f32" };
+
+    /// <summary>The model as one for text.</summary>
+    /// <exception cref="UsageException">It is none.</exception>
+    public static TextModel AsText(PretrainedModel model) => model as TextModel ?? throw new UsageException($"model: this is a {model.TransformersClass}, want a model for text");
 
     /// <summary>A type of activations by its name.</summary>
     /// <exception cref="ShapeException">Another word.</exception>

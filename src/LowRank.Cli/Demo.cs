@@ -97,9 +97,9 @@ internal sealed record Demo
         int few = Math.Min(CurveImages, task.Test.Count);
         ImageSet sample = task.Test.Select([.. Enumerable.Range(0, few).Select(i => (int)((long)i * task.Test.Count / few))]);
         using var run = new FineTuneRun(Model, task with { Test = sample }, options, device);
-        double before = known ?? ImageEvaluation.Of(run.Model, task.Test, task.Preprocessing, cancellation).Accuracy;
+        double before = known ?? ImageTask.Evaluate(run.Model, task.Test, task.Preprocessing, cancellation).Accuracy;
         run.Train(progress, cancellation);
-        double after = ImageEvaluation.Of(run.Model, task.Test, task.Preprocessing, cancellation).Accuracy;
+        double after = ImageTask.Evaluate(run.Model, task.Test, task.Preprocessing, cancellation).Accuracy;
         TrainingProgress[] measured = [.. run.History.Where(p => p.Evaluation is not null)];
         int perEpoch = (int)(run.Steps / options.Epochs);
         return new DemoRun(

@@ -1,12 +1,11 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
-using LowRank.Adapters;
 using LowRank.Models;
 using LowRank.Models.Data;
 
 namespace LowRank.Cli;
 
-/// <summary><c>lowrank eval</c>: how a model, with or without an adapter, does on labelled images.</summary>
+/// <summary><c>lowrank eval</c>: how a model, with or without an adapter, does on labelled images or texts.</summary>
 internal static class EvalCommand
 {
     public static Command Create()
@@ -19,7 +18,9 @@ internal static class EvalCommand
         Option<string> type = new("--type") { Description = "Type of the activations: f32 or bf16.", DefaultValueFactory = _ => "f32" };
         Option<string> device = CommonOptions.DeviceName();
         Option<bool> json = CommonOptions.Json();
-        var command = new Command("eval", "Measure accuracy on labelled images, by class.") { model, adapter, data, part, type, device, json };
+        var command = new Command("eval", "Measure accuracy on labelled images or texts, by class.") { model, adapter, data, part, type, device, json };
+        var columns = new TextColumns();
+        columns.AddTo(command);
         command.Validators.Add(result =>
         {
             if (result.GetValue(model) is null && result.GetValue(adapter) is null)
@@ -29,14 +30,31 @@ internal static class EvalCommand
         });
         command.SetAction((parsed, cancellation) =>
         {
-            string? adapterFolder = parsed.GetValue(adapter), source = parsed.GetValue(data);
+            string? adapterFolder = parsed.GetValue(adapter);
+            string source = parsed.GetValue(data)!;
+            (string name, string folder) = LoadedModel.Locate(parsed.GetValue(model), adapterFolder);
             using Device on = DeviceList.Open(parsed.GetValue(device)!);
-            using var loaded = EvaluatedModel.Open(parsed.GetValue(model), adapterFolder, on, CommonOptions.TypeOf(parsed.GetValue(type)!));
-            Preprocessing preprocessing = loaded.Preprocessing;
-            ImageChoice choice = preprocessing.Data?.Source == source ? preprocessing.Data! : new ImageChoice(source!, null, 0);
-            (ImageSet images, string measured) = Part(choice, preprocessing, parsed.GetValue(part) == "train");
-            ImageEvaluation result = ImageEvaluation.Of(loaded.Model, preprocessing.Match(images, source!), preprocessing, cancellation);
-            Print(result, preprocessing.Classes, loaded.Name, adapterFolder, source!, measured, parsed.GetValue(json));
+            DType computed = CommonOptions.TypeOf(parsed.GetValue(type)!);
+            string settings = adapterFolder ?? folder;
+            if (TextColumns.IsText(folder))
+            {
+                TextPreprocessing? trained = TextPreprocessing.Read(settings);
+                using LoadedModel loaded = LoadedModel.Open(name, adapterFolder, on, computed, trained?.Classes);
+                TextChoice choice = columns.Choice(parsed, source);
+                choice = choice with { MaxTokens = columns.MaxTokens(parsed) ?? trained?.MaxTokens ?? choice.MaxTokens };
+                TextTask texts = TextTask.ForEvaluation(folder, choice, trained?.Classes ?? CommonOptions.AsText(loaded.Model).Config.ClassNames);
+                Print(texts.Evaluate(loaded.Model, cancellation), texts.Classes, loaded.Name, adapterFolder, source, "all", texts.Samples, parsed.GetValue(json));
+            }
+            else
+            {
+                Preprocessing preprocessing = Preprocessing.Read(settings)
+                    ?? throw new FileNotFoundException($"eval: {settings} has no {Preprocessing.FileName}, which says how images are prepared; train writes it", Path.Combine(settings, Preprocessing.FileName));
+                using LoadedModel loaded = LoadedModel.Open(name, adapterFolder, on, computed, adapterFolder is null ? null : preprocessing.Classes);
+                ImageChoice choice = preprocessing.Data?.Source == source ? preprocessing.Data! : new ImageChoice(source, null, 0);
+                (ImageSet images, string measured) = Part(choice, preprocessing, parsed.GetValue(part) == "train");
+                ClassEvaluation result = ImageTask.Evaluate(loaded.Model, preprocessing.Match(images, source), preprocessing, cancellation);
+                Print(result, preprocessing.Classes, loaded.Name, adapterFolder, source, measured, "images", parsed.GetValue(json));
+            }
             return Task.FromResult(ExitCode.Done);
         });
         return command;
@@ -54,7 +72,7 @@ internal static class EvalCommand
         return (choice.ReadPart(train, channels), !ImageSource.HasTest(choice.Source) ? "all" : train ? "train" : "test");
     }
 
-    private static void Print(ImageEvaluation result, IReadOnlyList<string> classes, string model, string? adapter, string source, string part, bool json)
+    private static void Print(ClassEvaluation result, IReadOnlyList<string> classes, string model, string? adapter, string source, string part, string samples, bool json)
     {
         JsonObject[] rows = [.. TrainReport.ClassRows(result, classes).Select(row => new JsonObject
         {
@@ -78,36 +96,7 @@ internal static class EvalCommand
             });
             return;
         }
-        Output.Line(string.Create(System.Globalization.CultureInfo.InvariantCulture, $"accuracy {result.Accuracy:P2} of {result.Count.Sum()} images ({part}), loss {result.Loss:F4}"));
+        Output.Line(string.Create(System.Globalization.CultureInfo.InvariantCulture, $"accuracy {result.Accuracy:P2} of {result.Count.Sum()} {samples} ({part}), loss {result.Loss:F4}"));
         Output.Rows(rows, json: false);
-    }
-
-    /// <summary>A model ready to be measured.</summary>
-    private sealed record EvaluatedModel(PretrainedModel Model, AdaptedModel? Adapted, Preprocessing Preprocessing, string Name) : IDisposable
-    {
-        /// <summary>Loads the model, with the adapter in place where there is one.</summary>
-        /// <exception cref="Formats.ModelFormatException">A file is damaged, nothing says how to prepare images, or the adapter belongs to another model.</exception>
-        public static EvaluatedModel Open(string? model, string? adapter, Device device, DType type)
-        {
-            string name = model ?? BaseOf(adapter!), folder = BaseModel.Folder(name), settings = adapter ?? folder;
-            Preprocessing preprocessing = Preprocessing.Read(settings)
-                ?? throw new FileNotFoundException($"eval: {settings} has no {Preprocessing.FileName}, which says how images are prepared; train writes it", Path.Combine(settings, Preprocessing.FileName));
-            VisionTransformerConfig config = VisionTransformerConfig.Read(folder);
-            bool sameHead = adapter is null || config.ClassNames.SequenceEqual(preprocessing.Classes);
-            PretrainedModel loaded = PretrainedModel.Load(folder, device, new LoadOptions { Type = type, Classes = sameHead ? null : preprocessing.Classes });
-            return new EvaluatedModel(loaded, adapter is null ? null : loaded.AttachPeft(adapter), preprocessing, name);
-        }
-
-        public void Dispose()
-        {
-            Adapted?.Dispose();
-            Model.Dispose();
-        }
-
-        private static string BaseOf(string adapter)
-        {
-            using PeftFolder folder = PeftFolder.Open(adapter);
-            return folder.Config.BaseModel ?? throw new Formats.ModelFormatException($"eval: {Path.Combine(adapter, PeftFolder.ConfigFile)} names no base model, want --model beside --adapter") { Key = "base_model_name_or_path" };
-        }
     }
 }

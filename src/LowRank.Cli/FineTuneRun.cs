@@ -1,31 +1,31 @@
 using System.Diagnostics;
 using LowRank.Adapters;
 using LowRank.Models;
-using LowRank.Models.Data;
 using LowRank.Training;
 
 namespace LowRank.Cli;
 
-/// <summary>One adaptation of a vision model to labelled images: loads the model, attaches what is trained, trains, measures and saves.
+/// <summary>One adaptation of a model to labelled samples: loads the model, attaches what is trained, trains, measures and saves.
 /// The commands <c>train</c> and <c>demo</c> are made of it.</summary>
 internal sealed class FineTuneRun : IDisposable
 {
-    private readonly ImageTask task;
+    private readonly FineTuneTask task;
     private readonly FineTuneOptions options;
+    private readonly string modelFolder;
     private readonly Optimizer optimizer;
     private readonly Trainer trainer;
     private readonly List<TrainingProgress> history = [];
 
     /// <summary>Loads the model and makes ready; nothing is written.</summary>
     /// <param name="model">A folder, or <c>base</c>; saved as the adapter's base.</param>
-    /// <param name="task">The images.</param>
+    /// <param name="task">The samples.</param>
     /// <param name="options">Settings.</param>
     /// <param name="device">Where to compute.</param>
     /// <param name="checkpointFolder">Where checkpoints go; null keeps none.</param>
     /// <exception cref="UsageException">A number is out of range.</exception>
     /// <exception cref="AdapterConfigException">A setting is out of range, or targets name no layer: lists the model's own.</exception>
     /// <exception cref="Formats.ModelFormatException">A file of the model is damaged.</exception>
-    public FineTuneRun(string model, ImageTask task, FineTuneOptions options, Device device, string? checkpointFolder = null)
+    public FineTuneRun(string model, FineTuneTask task, FineTuneOptions options, Device device, string? checkpointFolder = null)
     {
         options.Check();
         (this.task, this.options) = (task, options);
@@ -34,14 +34,14 @@ internal sealed class FineTuneRun : IDisposable
         {
             throw new AdapterConfigException($"FineTuneRun: LoRA+ is asked for beside method {method.Name}, want a method with A and B");
         }
-        string folder = BaseModel.Folder(model);
-        IReadOnlyList<string> classes = task.Preprocessing.Classes;
-        bool sameHead = VisionTransformerConfig.Read(folder).ClassNames.SequenceEqual(classes);
-        Model = PretrainedModel.Load(folder, device, new LoadOptions { Type = options.Type, Classes = sameHead ? null : classes, Seed = options.Seed, Pack = method.Name != "full" });
-        string[] heads = [.. Model.Sites.Where(s => s.IsOutput).Select(s => s.Path)];
+        string folder = modelFolder = BaseModel.Folder(model);
+        ModelConfig config = ModelConfig.Read(folder);
+        bool sameHead = config.Architecture.EndsWith("Classification", StringComparison.Ordinal) && config.ClassNames.SequenceEqual(task.Classes);
+        Model = PretrainedModel.Load(folder, device, new LoadOptions { Type = options.Type, Classes = sameHead ? null : task.Classes, Seed = options.Seed, Pack = method.Name != "full" });
+        IReadOnlyList<string> heads = Model.HeadModules;
         if (method.Config is not null)
         {
-            Adapted = Model.Attach(method.Config(options) with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = heads, BaseModel = model }, options.Seed);
+            Adapted = Model.Attach(method.Config(options) with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = [.. heads], TaskType = task.TaskType, BaseModel = model }, options.Seed);
         }
         Parameters = Adapted?.Parameters ?? (method.Name == "full" ? Model.TrainAll() : Model.TrainHead(heads));
         foreach (Parameter p in Parameters.Where(p => p.Value.Shape.Rank == 1))
@@ -53,8 +53,8 @@ internal sealed class FineTuneRun : IDisposable
             LoraPlus.Apply(Parameters, options.Rate, ratio, weightDecay: options.WeightDecay);
         }
         optimizer = new AdamW(Parameters) { WeightDecay = options.WeightDecay };
-        long steps = (long)options.Epochs * ((task.Train.Count + options.BatchSize - 1) / options.BatchSize);
-        trainer = new Trainer(optimizer, task.Train.Count, Loss, new TrainerOptions
+        long steps = (long)options.Epochs * ((task.TrainCount + options.BatchSize - 1) / options.BatchSize);
+        trainer = new Trainer(optimizer, task.TrainCount, Loss, new TrainerOptions
         {
             Epochs = options.Epochs,
             BatchSize = options.BatchSize,
@@ -96,8 +96,8 @@ internal sealed class FineTuneRun : IDisposable
     /// <summary>What was reported of each step, those before a resume included where <see cref="Resume"/> was given them.</summary>
     public IReadOnlyList<TrainingProgress> History => history;
 
-    /// <summary>The last measurement on the test images, or null.</summary>
-    public ImageEvaluation? Evaluation { get; private set; }
+    /// <summary>The last measurement on the samples kept for that, or null.</summary>
+    public ClassEvaluation? Evaluation { get; private set; }
 
     /// <summary>Trains to the end, or until cancelled.</summary>
     /// <param name="progress">Told after each step.</param>
@@ -119,8 +119,8 @@ internal sealed class FineTuneRun : IDisposable
         history.AddRange(before.Where(p => p.Step <= trainer.Step));
     }
 
-    /// <summary>Measures the model on the test images.</summary>
-    public ImageEvaluation Evaluate() => Evaluation = ImageEvaluation.Of(Model, task.Test, task.Preprocessing);
+    /// <summary>Measures the model on the samples kept for that.</summary>
+    public ClassEvaluation Evaluate() => Evaluation = task.Evaluate(Model);
 
     /// <summary>Writes the adapter as PEFT does, or the whole model where its own weights were trained, and lowrank.json beside it.</summary>
     /// <returns>The file with the trained weights.</returns>
@@ -134,8 +134,9 @@ internal sealed class FineTuneRun : IDisposable
         else
         {
             Model.Save(folder);
+            LoadedModel.CopyBeside(folder, modelFolder);
         }
-        task.Preprocessing.Write(folder);
+        task.Write(folder);
         return Path.Combine(folder, Adapted is null ? PretrainedModel.WeightFile : PeftFolder.ModelFile);
     }
 
@@ -144,7 +145,7 @@ internal sealed class FineTuneRun : IDisposable
     {
         long bytes = 0;
         double seconds = 0;
-        int[] batch = [.. Enumerable.Range(0, Math.Min(options.BatchSize, task.Train.Count))];
+        int[] batch = [.. Enumerable.Range(0, Math.Min(options.BatchSize, task.TrainCount))];
         for (int i = 0; i < 2; i++)      // the first one warms up
         {
             long started = Stopwatch.GetTimestamp();
@@ -168,26 +169,7 @@ internal sealed class FineTuneRun : IDisposable
         Model.Dispose();
     }
 
-    private Tensor Loss(TrainingBatch batch)
-    {
-        ImageSet images = task.Preprocessing.Apply(task.Train.Select(batch.Indices.Span));
-        if (options.Shift > 0)
-        {
-            images = Shifted(images, batch.Rng);
-        }
-        return Losses.CrossEntropy(Model.Forward(images.ToTensor(Model.Device)), images.Labels);
-    }
-
-    private ImageSet Shifted(ImageSet images, Rng rng)
-    {
-        var shift = new Augmentation(options.Shift, Flip: false, Background: -task.Preprocessing.Mean[0] / task.Preprocessing.Deviation[0]);      // black
-        float[] pixels = new float[images.Pixels.Length];
-        for (int i = 0; i < images.Count; i++)
-        {
-            shift.Apply(images.Image(i), pixels.AsSpan(i * images.ImageSize, images.ImageSize), images.Channels, images.Height, images.Width, rng);
-        }
-        return new ImageSet(pixels, images.Labels, images.Channels, images.Height, images.Width, images.Classes);
-    }
+    private Tensor Loss(TrainingBatch batch) => task.Loss(Model, batch, options);
 
     private sealed class Recorder(List<TrainingProgress> history, IProgress<TrainingProgress>? next) : IProgress<TrainingProgress>
     {

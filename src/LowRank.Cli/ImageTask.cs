@@ -1,6 +1,7 @@
 using LowRank.Formats;
 using LowRank.Models;
 using LowRank.Models.Data;
+using LowRank.Training;
 
 namespace LowRank.Cli;
 
@@ -50,8 +51,22 @@ internal sealed record ImageChoice(string Source, int? PerClass, ulong Seed, dou
 /// <param name="Train">To train on, as the source holds them.</param>
 /// <param name="Test">To measure with; their labels count in the same classes.</param>
 /// <param name="Preprocessing">From images to input.</param>
-internal sealed record ImageTask(ImageSet Train, ImageSet Test, Preprocessing Preprocessing)
+internal sealed record ImageTask(ImageSet Train, ImageSet Test, Preprocessing Preprocessing) : FineTuneTask
 {
+    private const int EvaluationBatch = 256;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> Classes => Preprocessing.Classes;
+
+    /// <inheritdoc/>
+    public override int TrainCount => Train.Count;
+
+    /// <inheritdoc/>
+    public override int TestCount => Test.Count;
+
+    /// <inheritdoc/>
+    public override string Samples => "images";
+
     /// <summary>Reads the images for a model: channels and size are the model's; mean and deviation are the model's where its folder says them, else those of the training images.</summary>
     /// <exception cref="FileNotFoundException">There are no such images.</exception>
     /// <exception cref="ModelFormatException">A file is damaged, or the model is none for images.</exception>
@@ -61,5 +76,41 @@ internal sealed record ImageTask(ImageSet Train, ImageSet Test, Preprocessing Pr
         (ImageSet train, ImageSet test) = choice.Read(config.Channels == 1 ? 1 : 3);
         Preprocessing preprocessing = Preprocessing.For(train, config.Channels, config.ImageSize, Preprocessing.Read(modelFolder), choice);
         return new ImageTask(train, preprocessing.Match(test, choice.Source), preprocessing);
+    }
+
+    /// <summary>Measures a model on images as their source holds them; labels count in the model's classes.</summary>
+    public static ClassEvaluation Evaluate(PretrainedModel model, ImageSet images, Preprocessing preprocessing, CancellationToken cancellation = default) =>
+        ClassEvaluation.Of(model, images.Count, EvaluationBatch, images.Classes.Count, chosen =>
+        {
+            ImageSet part = preprocessing.Apply(images.Select(chosen));
+            return (model.Forward(part.ToTensor(model.Device)), part.Labels);
+        }, cancellation);
+
+    /// <inheritdoc/>
+    public override ClassEvaluation Evaluate(PretrainedModel model, CancellationToken cancellation = default) => Evaluate(model, Test, Preprocessing, cancellation);
+
+    /// <inheritdoc/>
+    public override void Write(string folder) => Preprocessing.Write(folder);
+
+    /// <inheritdoc/>
+    public override Tensor Loss(PretrainedModel model, TrainingBatch batch, FineTuneOptions options)
+    {
+        ImageSet images = Preprocessing.Apply(Train.Select(batch.Indices.Span));
+        if (options.Shift > 0)
+        {
+            images = Shifted(images, options.Shift, batch.Rng);
+        }
+        return Losses.CrossEntropy(model.Forward(images.ToTensor(model.Device)), images.Labels);
+    }
+
+    private ImageSet Shifted(ImageSet images, int most, Rng rng)
+    {
+        var shift = new Augmentation(most, Flip: false, Background: -Preprocessing.Mean[0] / Preprocessing.Deviation[0]);      // black
+        float[] pixels = new float[images.Pixels.Length];
+        for (int i = 0; i < images.Count; i++)
+        {
+            shift.Apply(images.Image(i), pixels.AsSpan(i * images.ImageSize, images.ImageSize), images.Channels, images.Height, images.Width, rng);
+        }
+        return new ImageSet(pixels, images.Labels, images.Channels, images.Height, images.Width, images.Classes);
     }
 }

@@ -95,7 +95,7 @@ internal sealed record Pretrain
                 CheckpointFolder = folder,
             })
             {
-                Evaluate = () => ImageEvaluation.Of(model, test, Preprocessing).Accuracy,
+                Evaluate = () => ImageTask.Evaluate(model, test, Preprocessing).Accuracy,
             };
             if (resume && (File.Exists(trainer.CheckpointPath) || folder == CheckpointFolder))
             {

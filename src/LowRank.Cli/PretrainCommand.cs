@@ -38,7 +38,7 @@ internal static class PretrainCommand
                 Pretrain.Preprocessing.Write(folder);
             }
             using var saved = VisionTransformer.Load(folder, on);
-            double accuracy = ImageEvaluation.Of(saved, FashionMnist.Read(recipe.Data, train: false), Pretrain.Preprocessing, cancellation).Accuracy;
+            double accuracy = ImageTask.Evaluate(saved, FashionMnist.Read(recipe.Data, train: false), Pretrain.Preprocessing, cancellation).Accuracy;
             Output.Rows([new JsonObject { ["folder"] = folder, ["steps"] = result.Steps, ["loss"] = result.Loss, ["accuracy"] = result.Evaluation, ["accuracy_bf16"] = accuracy }], parsed.GetValue(json));
             return Task.FromResult(ExitCode.Done);
         });

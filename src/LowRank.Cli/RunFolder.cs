@@ -120,7 +120,15 @@ internal sealed class RunFolder : IProgress<TrainingProgress>, IDisposable
 }
 
 /// <summary>What decides the bits of a run's result.</summary>
-internal sealed record RunSettings(string Model, ImageChoice Data, FineTuneOptions Options);
+internal sealed record RunSettings(string Model, ImageChoice? Data, TextChoice? Text, FineTuneOptions Options)
+{
+    /// <summary>What <c>--data</c> names.</summary>
+    [JsonIgnore]
+    public string Source => Text?.Source ?? Data!.Source;
+
+    /// <summary>Reads the samples for a model.</summary>
+    public FineTuneTask Task(string modelFolder) => Text is null ? ImageTask.Read(modelFolder, Data!) : TextTask.Read(modelFolder, Text);
+}
 
 [JsonSourceGenerationOptions(UseStringEnumConverter = true, NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals)]
 [JsonSerializable(typeof(RunSettings))]

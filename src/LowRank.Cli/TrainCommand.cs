@@ -7,7 +7,7 @@ using LowRank.Training;
 
 namespace LowRank.Cli;
 
-/// <summary><c>lowrank train</c>: adapts a vision model to labelled images.</summary>
+/// <summary><c>lowrank train</c>: adapts a model to labelled images or texts.</summary>
 internal sealed class TrainCommand
 {
     private readonly FineTuneOptions defaults = new();
@@ -19,6 +19,9 @@ internal sealed class TrainCommand
     private readonly Option<int?> perClass;
     private readonly Option<double> alpha, dropout, warmup, weightDecay, maxNorm;
     private readonly Option<double?> rate, loraPlus;
+    private readonly Option<string?> evalData = new("--eval-data") { Description = "Texts to measure with. Default: some of --data are held out." };
+    private readonly Option<double> holdOut = new("--hold-out") { Description = "Share of the texts held out to measure with.", DefaultValueFactory = _ => 0.1 };
+    private readonly TextColumns text = new();
     private readonly Option<string> targets, type;
     private readonly Option<Decay> schedule;
     private readonly Option<ulong> seed = CommonOptions.Seed();
@@ -35,8 +38,8 @@ internal sealed class TrainCommand
         targets = Make("--targets", "Layers to adapt: all-linear, names after commas (q_proj,v_proj), or a regular expression for whole paths.", defaults.Targets);
         dropout = Make("--dropout", "Share of the adapters' inputs dropped in training.", defaults.Dropout);
         loraPlus = new("--lora-plus") { Description = "LoRA+: how many times faster B learns than A (16 in its paper)." };
-        epochs = Make("--epochs", "Passes over the training images.", defaults.Epochs);
-        batch = Make("--batch-size", "Images of a step.", defaults.BatchSize);
+        epochs = Make("--epochs", "Passes over the training samples.", defaults.Epochs);
+        batch = Make("--batch-size", "Samples of a step.", defaults.BatchSize);
         rate = new("--learning-rate") { Description = $"Highest learning rate of AdamW. Default: {string.Join(", ", FineTuneMethod.All.Select(m => m.Name + " " + m.LearningRate.ToString("G", CultureInfo.InvariantCulture)))}." };
         schedule = Make("--schedule", "How the rate falls.", defaults.Schedule);
         warmup = Make("--warmup", "Share of the steps over which the rate rises first.", defaults.Warmup);
@@ -50,11 +53,12 @@ internal sealed class TrainCommand
     public static Command Create()
     {
         var t = new TrainCommand();
-        var command = new Command("train", "Adapt a vision model to labelled images: LoRA and its relatives, the head only, or every weight.")
+        var command = new Command("train", "Adapt a model to labelled images or texts: LoRA and its relatives, the head only, or every weight.")
         {
             t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm,
-            t.perClass, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
+            t.perClass, t.evalData, t.holdOut, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
         };
+        t.text.AddTo(command);
         command.SetAction((parsed, cancellation) => Task.FromResult(t.Run(parsed, cancellation)));
         return command;
     }
@@ -66,7 +70,7 @@ internal sealed class TrainCommand
         bool goOn = parsed.GetValue(resume), dry = parsed.GetValue(dryRun);
         RunFolder.Check(folder, settings, goOn);
         using Device on = DeviceList.Open(parsed.GetValue(device)!);
-        ImageTask task = ImageTask.Read(BaseModel.Folder(settings.Model), settings.Data);
+        FineTuneTask task = settings.Task(BaseModel.Folder(settings.Model));
         using var run = new FineTuneRun(settings.Model, task, settings.Options, on, dry ? null : RunFolder.Of(folder));
         if (dry)
         {
@@ -93,14 +97,14 @@ internal sealed class TrainCommand
         });
         double seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
         string weights = run.Save(folder);
-        string report = ReportWriter.Write(Path.Combine(folder, "report"), TrainReport.Make(settings, run, run.Evaluation!, task.Preprocessing.Classes, DeviceList.Present()[0].Isa, command))[^1];
+        string report = ReportWriter.Write(Path.Combine(folder, "report"), TrainReport.Make(settings, run, run.Evaluation!, task, DeviceList.Present()[0].Isa, command))[^1];
         Directory.Delete(RunFolder.Of(folder), recursive: true);
         Output.Facts(new JsonObject
         {
             ["method"] = settings.Options.Method,
             ["model"] = settings.Model,
-            ["data"] = settings.Data.Source,
-            ["images"] = task.Train.Count,
+            ["data"] = settings.Source,
+            [task.Samples] = task.TrainCount,
             ["trainable"] = run.Trainable,
             ["parameters"] = run.ModelElements,
             ["steps"] = result.Steps,
@@ -115,7 +119,16 @@ internal sealed class TrainCommand
         return ExitCode.Done;
     }
 
-    private RunSettings Settings(ParseResult parsed) => new(parsed.GetValue(model)!, new ImageChoice(parsed.GetValue(data)!, parsed.GetValue(perClass), parsed.GetValue(seed)), new FineTuneOptions
+    private RunSettings Settings(ParseResult parsed)
+    {
+        string name = parsed.GetValue(model)!;
+        FineTuneOptions options = Options(parsed);
+        return TextColumns.IsText(BaseModel.Folder(name))
+            ? new(name, null, text.Choice(parsed, parsed.GetValue(data)!, parsed.GetValue(evalData), options.Seed, parsed.GetValue(holdOut)), options)
+            : new(name, new ImageChoice(parsed.GetValue(data)!, parsed.GetValue(perClass), options.Seed), null, options);
+    }
+
+    private FineTuneOptions Options(ParseResult parsed) => new()
     {
         Method = FineTuneMethod.Of(parsed.GetValue(method)!).Name,
         Rank = parsed.GetValue(rank),
@@ -133,15 +146,15 @@ internal sealed class TrainCommand
         Seed = parsed.GetValue(seed),
         Type = CommonOptions.TypeOf(parsed.GetValue(type)!),
         CheckpointSteps = parsed.GetValue(checkpointSteps),
-    });
+    };
 
-    private static JsonObject Estimate(RunSettings settings, ImageTask task, FineTuneEstimate estimate) => new()
+    private static JsonObject Estimate(RunSettings settings, FineTuneTask task, FineTuneEstimate estimate) => new()
     {
         ["method"] = settings.Options.Method,
         ["model"] = settings.Model,
-        ["data"] = settings.Data.Source,
-        ["images"] = task.Train.Count,
-        ["test_images"] = task.Test.Count,
+        ["data"] = settings.Source,
+        [task.Samples] = task.TrainCount,
+        [$"test_{task.Samples}"] = task.TestCount,
         ["trainable"] = estimate.Trainable,
         ["parameters"] = estimate.ModelElements,
         ["steps"] = estimate.Steps,

@@ -7,14 +7,14 @@ namespace LowRank.Cli;
 internal static class TrainReport
 {
     /// <summary>Makes it from a finished run.</summary>
-    public static Report Make(RunSettings settings, FineTuneRun run, ImageEvaluation evaluation, IReadOnlyList<string> classes, string isa, string commandLine)
+    public static Report Make(RunSettings settings, FineTuneRun run, ClassEvaluation evaluation, FineTuneTask task, string isa, string commandLine)
     {
         FineTuneOptions o = settings.Options;
         string Number(double value) => value.ToString("G6", CultureInfo.InvariantCulture);
         List<(string, string)> facts =
         [
             ("model", settings.Model),
-            ("data", $"{settings.Data.Source}{(settings.Data.PerClass is { } few ? $", {few} images a class" : "")}, choice by seed {settings.Data.Seed}"),
+            ("data", $"{settings.Source}{(settings.Data?.PerClass is { } few ? $", {few} images a class" : "")}, choice by seed {o.Seed}"),
             ("method", o.Method),
         ];
         if (run.Adapted is not null)
@@ -24,19 +24,19 @@ internal static class TrainReport
         facts.AddRange(
         [
             ("trained", $"{run.Trainable.ToString("N0", CultureInfo.InvariantCulture)} of {run.ModelElements.ToString("N0", CultureInfo.InvariantCulture)} parameters of the model"),
-            ("steps", $"{run.Steps} of {o.BatchSize} images in {o.Epochs} epochs"),
+            ("steps", $"{run.Steps} of {o.BatchSize} {task.Samples} in {o.Epochs} epochs"),
             ("optimiser", $"AdamW, rate {Number(o.Rate)} {o.Schedule} after {Number(o.Warmup)} of the steps, weight decay {Number(o.WeightDecay)}, gradient norm {Number(o.MaxGradientNorm)}"),
             ("seed", o.Seed.ToString(CultureInfo.InvariantCulture)),
             ("type", $"{o.Type}"),
-            ("accuracy", string.Create(CultureInfo.InvariantCulture, $"{evaluation.Accuracy:P2} of {evaluation.Count.Sum()} images")),
+            ("accuracy", string.Create(CultureInfo.InvariantCulture, $"{evaluation.Accuracy:P2} of {evaluation.Count.Sum()} {task.Samples}")),
             ("instruction set", isa),
             ("command", commandLine),
         ]);
-        return new Report($"{settings.Model} adapted to {settings.Data.Source} by {o.Method}", facts, ["class", "images", "correct", "accuracy"], ClassRows(evaluation, classes), Charts(run.History, o.Method));
+        return new Report($"{settings.Model} adapted to {settings.Source} by {o.Method}", facts, ["class", task.Samples, "correct", "accuracy"], ClassRows(evaluation, task.Classes), Charts(run.History, o.Method));
     }
 
-    /// <summary>class, images, correct, accuracy.</summary>
-    public static IReadOnlyList<IReadOnlyList<object>> ClassRows(ImageEvaluation evaluation, IReadOnlyList<string> classes) =>
+    /// <summary>class, samples, correct, accuracy.</summary>
+    public static IReadOnlyList<IReadOnlyList<object>> ClassRows(ClassEvaluation evaluation, IReadOnlyList<string> classes) =>
         [.. classes.Select((name, i) => new object[] { name, evaluation.Count[i], evaluation.Correct[i], evaluation.Count[i] == 0 ? double.NaN : (double)evaluation.Correct[i] / evaluation.Count[i] })];
 
     /// <summary>Loss and learning rate over steps, accuracy where it was measured.</summary>
@@ -47,7 +47,7 @@ internal static class TrainReport
         return
         [
             new ReportChart("loss", "Loss of training", "step", "cross-entropy / nats", [new Curve(label, steps, [.. history.Select(p => p.Loss)])]),
-            new ReportChart("accuracy", "Accuracy on the test images", "step", "share", [new Curve(label, [.. measured.Select(p => (double)p.Step)], [.. measured.Select(p => p.Evaluation!.Value)])]),
+            new ReportChart("accuracy", "Accuracy on what was kept to measure with", "step", "share", [new Curve(label, [.. measured.Select(p => (double)p.Step)], [.. measured.Select(p => p.Evaluation!.Value)])]),
             new ReportChart("rate", "Learning rate", "step", "rate", [new Curve(label, steps, [.. history.Select(p => p.LearningRate)])]),
         ];
     }

@@ -54,6 +54,9 @@ public abstract class PretrainedModel : Model
             : throw new ModelFormatException($"{Path.Combine(folder, ConfigFile.Name)}: model_type is '{type}', want one of {string.Join(", ", ModelTypes)}") { File = Path.Combine(folder, ConfigFile.Name), Key = "model_type" };
     }
 
+    /// <summary>Modules that stand behind the network's trunk and are trained with new classes.</summary>
+    public virtual IReadOnlyList<string> HeadModules => [.. Sites.Where(s => s.IsOutput).Select(s => s.Path)];
+
     /// <inheritdoc/>
     public override string ModulePath(string fileName) => paths.GetValueOrDefault(fileName, fileName);
 

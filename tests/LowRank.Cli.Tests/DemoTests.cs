@@ -70,7 +70,7 @@ public sealed partial class DemoTests : IDisposable
         using var model = VisionTransformer.Load(demo.Model, device, new LoadOptions { Classes = task.Preprocessing.Classes, Seed = 99 });
         using var adapted = model.AttachPeft(Path.Combine(At("out"), method));
         Assert.Empty(adapted.Warnings);
-        Assert.Equal(run.Accuracy, ImageEvaluation.Of(model, task.Test, task.Preprocessing, TestContext.Current.CancellationToken).Accuracy);
+        Assert.Equal(run.Accuracy, ImageTask.Evaluate(model, task.Test, task.Preprocessing, TestContext.Current.CancellationToken).Accuracy);
     }
 
     [Theory, InlineData("lora"), InlineData("dora")]

@@ -54,8 +54,12 @@ public sealed class TextBatch
     public int[]? Positions { get; }
 
     /// <summary>Texts of different lengths filled up to the longest.</summary>
+    /// <param name="texts">Token ids of each.</param>
+    /// <param name="padId">Fills short rows.</param>
+    /// <param name="side">Where.</param>
+    /// <param name="types">Sentence numbers of each text's tokens; null: the first.</param>
     /// <exception cref="ShapeException">There is no text, or one is empty.</exception>
-    public static TextBatch Pad(IReadOnlyList<int[]> texts, int padId, PaddingSide side = PaddingSide.Right)
+    public static TextBatch Pad(IReadOnlyList<int[]> texts, int padId, PaddingSide side = PaddingSide.Right, IReadOnlyList<int[]>? types = null)
     {
         if (texts.Count == 0 || texts.Any(t => t.Length == 0))
         {
@@ -64,14 +68,16 @@ public sealed class TextBatch
         int tokens = texts.Max(t => t.Length);
         var ids = new int[texts.Count * tokens];
         var mask = new byte[ids.Length];
+        int[]? kinds = types is null ? null : new int[ids.Length];
         Array.Fill(ids, padId);
         for (int row = 0; row < texts.Count; row++)
         {
             int start = (row * tokens) + (side == PaddingSide.Left ? tokens - texts[row].Length : 0);
             texts[row].CopyTo(ids, start);
+            types?[row].CopyTo(kinds!, start);
             Array.Fill(mask, (byte)1, start, texts[row].Length);
         }
-        return new(texts.Count, ids, mask.Contains((byte)0) ? mask : null);
+        return new(texts.Count, ids, mask.Contains((byte)0) ? mask : null, kinds);
     }
 
     /// <summary>True where a token is text.</summary>

@@ -22,6 +22,7 @@ public abstract class TextModel : PretrainedModel
 {
     private readonly FileWeights? file;
     private readonly bool renewsClasses;
+    private readonly List<string> headModules = [];
 
     /// <summary>An empty model that takes its weights from <paramref name="source"/>.</summary>
     private protected TextModel(ModelConfig config, Device device, LoadOptions options, WeightSource source)
@@ -72,6 +73,9 @@ public abstract class TextModel : PretrainedModel
     private protected List<TransformerLayer> Layers { get; } = [];
 
     private protected Norm? FinalNorm { get; set; }
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> HeadModules => headModules;
 
     /// <summary>Loads a folder.</summary>
     internal static TextModel Load(string folder, Device device, LoadOptions options, Func<ModelConfig, WeightSource, LoadOptions, TextModel> create)
@@ -192,6 +196,11 @@ public abstract class TextModel : PretrainedModel
     private protected Site HeadLinear(string path, int outputs, int inputs, bool bias, bool isOutput)
     {
         var place = new Place(path, path);
+        string module = path.Split('.')[0];
+        if (!headModules.Contains(module))
+        {
+            headModules.Add(module);
+        }
         if (file is not null && ((isOutput && renewsClasses) || !file.Has(place.At("weight").File)))
         {
             file.Renew(place.At("weight").File);
@@ -220,11 +229,11 @@ public abstract class TextModel : PretrainedModel
     /// <summary>Hidden state of each row's last token that is no padding [rows, d].</summary>
     private protected Tensor LastTokens(Tensor hidden, TextBatch batch)
     {
-        int? pad = Config.Has("pad_token_id") ? PadId : null;
+        bool IsPadding(int i) => Config.Has("pad_token_id") ? batch.Ids[i] == PadId : !batch.IsText(i);
         return RowsAt(hidden, [.. Enumerable.Range(0, batch.Rows).Select(row =>
         {
             int at = ((row + 1) * batch.Tokens) - 1;
-            while (at > row * batch.Tokens && batch.Ids[at] == pad)
+            while (at > row * batch.Tokens && IsPadding(at))
             {
                 at--;
             }
