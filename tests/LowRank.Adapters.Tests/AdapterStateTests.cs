@@ -13,9 +13,9 @@ public class AdapterStateTests
     public void Saving_and_loading_keeps_every_bit(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.TypesOn(deviceName).Where(t => t != DType.F64))     // files hold F32
+        foreach (DType type in row.Types.Where(t => t != DType.F64))     // files hold F32
         {
-            using Device device = Devices.Open(deviceName);
+            using Device device = Devices.Open(deviceName, type);
             using OneLayer first = row.Model(device, type), second = row.Model(device, type);
             using AdaptedModel saved = first.Attach(row.Config, seed: 1);
             AdapterTests.Move(saved.Adapters[0]);
@@ -51,9 +51,9 @@ public class AdapterStateTests
     {
         AdapterRow row = AdapterRows.All[index];
         foreach ((DType type, bool pack, bool file) in
-            from type in row.TypesOn(deviceName) from pack in (bool[])[false, true] from file in (bool[])[false, true] where row.Kind == SiteKind.Linear || !pack select (type, pack, file))
+            from type in row.Types from pack in (bool[])[false, true] from file in (bool[])[false, true] where row.Kind == SiteKind.Linear || !pack select (type, pack, file))
         {
-            using Device device = Devices.Open(deviceName);
+            using Device device = Devices.Open(deviceName, type);
             using OneLayer model = row.Model(device, type, pack);
             int reads = 0;
             if (file)
@@ -108,9 +108,9 @@ public class AdapterStateTests
     public void Disabling_gives_the_base_layer_and_disposing_restores_it(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.TypesOn(deviceName))
+        foreach (DType type in row.Types)
         {
-            using Device device = Devices.Open(deviceName);
+            using Device device = Devices.Open(deviceName, type);
             using OneLayer model = row.Model(device, type);
             byte[] w = Hash(model);
             double[] plain = Output(row, model, type);
@@ -141,9 +141,9 @@ public class AdapterStateTests
     public void Training_moves_the_adapter_and_nothing_else(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.TypesOn(deviceName))
+        foreach (DType type in row.Types)
         {
-            using Device device = Devices.Open(deviceName);
+            using Device device = Devices.Open(deviceName, type);
             using OneLayer model = row.Model(device, type);
             using AdaptedModel adapted = model.Attach(row.Config, seed: 1);
             byte[] frozen = Hash(model);

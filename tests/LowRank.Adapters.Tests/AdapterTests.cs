@@ -25,9 +25,9 @@ public class AdapterTests
     public void The_start_is_the_base_layer(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.TypesOn(deviceName))
+        foreach (DType type in row.Types)
         {
-            using Device device = Devices.Open(deviceName);
+            using Device device = Devices.Open(deviceName, type);
             using OneLayer model = row.Model(device, type);
             double[] w = model.Site.Weight.Value.ToDoubles();
             using AdaptedModel adapted = model.Attach(row.Config, seed: 1);
@@ -42,9 +42,9 @@ public class AdapterTests
     public void Forward_is_the_layer_with_the_effective_weight(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (DType type in row.TypesOn(deviceName))
+        foreach (DType type in row.Types)
         {
-            using Device device = Devices.Open(deviceName);
+            using Device device = Devices.Open(deviceName, type);
             using OneLayer model = row.Model(device, type);
             using AdaptedModel adapted = model.Attach(row.Config);
             Adapter adapter = adapted.Adapters[0];
@@ -56,7 +56,7 @@ public class AdapterTests
                 bias = (adapter.EffectiveBias() ?? model.Site.Bias?.Value)?.ToDoubles() ?? [];
                 y = model.Site.Forward(row.Tensor(device.Current!, type, row.Values())).ToDoubles();
             }
-            using Device reference = Devices.Open("cpu");
+            using Device reference = Devices.Open(deviceName, DType.F64);
             using var plain = new OneLayer(reference, DType.F64, row.Kind, row.Weight, w, bias.Length > 0 ? bias : null, row.Convolution);
             using Scope scope = reference.BeginScope();
             double[] want = plain.Site.Forward(row.Tensor(scope, DType.F64, row.Values())).ToDoubles();
@@ -68,7 +68,7 @@ public class AdapterTests
     public void Gradients_match_central_differences(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        using Device device = Devices.Open(deviceName), reference = Devices.Open("cpu");
+        using Device device = Devices.Open(deviceName), reference = Devices.Open(deviceName, DType.F64);
         Dictionary<string, double[]> wide = Gradients(row, reference, DType.F64);
         foreach ((string tensor, double[] gradient) in wide)
         {

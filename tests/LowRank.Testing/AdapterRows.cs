@@ -27,9 +27,6 @@ public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weigh
     /// <summary>Element types that the layer is tried in.</summary>
     public IEnumerable<DType> Types => Kind == SiteKind.Linear ? [DType.F32, DType.F64, DType.BF16] : [DType.F32, DType.F64];
 
-    /// <summary>Those of them that a device computes: a GPU runs no float64, it is held to the CPU's.</summary>
-    public IEnumerable<DType> TypesOn(string device) => Types.Where(type => type != DType.F64 || !Devices.IsGpu(device));
-
     /// <summary>Shape of an input.</summary>
     public Shape Input => Kind switch
     {

@@ -5,8 +5,11 @@ public static class Devices
 {
     private const string Variable = "LOWRANK_DEVICES";
 
-    /// <summary>Names of those present here; LOWRANK_DEVICES (','-separated) keeps only some of them.</summary>
-    public static IReadOnlyList<string> Present { get; } = Find();
+    /// <summary>Names of those present here: with a GPU, that too. LOWRANK_DEVICES (','-separated: cpu, emulated, cuda) keeps only some of them.</summary>
+    public static IReadOnlyList<string> Present { get; } = Wanted([.. DeviceList.Present().Select(d => d.Name).Where(name => name is "cpu" or "emulated" or "cuda:0")]);
+
+    /// <summary>Opens the device that stands for this one in runs of a type: a GPU has no F64 kernels, and the float64 references need host memory.</summary>
+    public static Device Open(string name, DType type) => Open(type == DType.F64 && name.StartsWith("cuda", StringComparison.Ordinal) ? "cpu" : name);
 
     /// <summary>Opens one with memory checks: fresh memory is NaN and every tensor is guarded.</summary>
     public static Device Open(string name)
@@ -16,15 +19,12 @@ public static class Devices
         return device;
     }
 
-    /// <summary>True for a real GPU, whose memory the host cannot see.</summary>
-    public static bool IsGpu(string name) => name.StartsWith("cuda", StringComparison.Ordinal);
-
-    private static string[] Find()
+    private static string[] Wanted(string[] present)
     {
-        string[] present = [.. DeviceList.Present().Select(device => device.Name.Split(':')[0]).Distinct()];
         string[] wanted = (Environment.GetEnvironmentVariable(Variable) ?? "").Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
-        return wanted.Except(present).FirstOrDefault() is { } missing
-            ? throw new DeviceException($"{Variable} names {missing}, want some of {string.Join(", ", present)}")
-            : wanted.Length > 0 ? wanted : present;
+        string[] found = [.. present.Where(name => wanted.Contains(name.Split(':')[0]))];
+        return wanted.Length == 0 ? present
+            : found.Length == wanted.Length ? found
+            : throw new DeviceException($"{Variable} is {string.Join(',', wanted)}, want some of {string.Join(", ", present)}");
     }
 }
