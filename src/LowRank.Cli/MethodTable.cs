@@ -1,6 +1,7 @@
 using System.Text;
 using System.Text.Json.Nodes;
 using LowRank.Adapters;
+using LowRank.Models;
 
 namespace LowRank.Cli;
 
@@ -41,6 +42,17 @@ internal static class MethodTable
         {
             string merge = row.Merge switch { true => "yes", false => "no", null => "–" };
             text.Append($"| {row.Name} | {KindName(row)} | {row.Sheet} | {string.Join(", ", row.Golden)} | {row.Gradient ?? "–"} | {row.Cpu} | {row.Emulated} | {row.Cuda} | {merge} | {row.Peft ?? "–"} |\n");
+        }
+        return text.ToString();
+    }
+
+    /// <summary>The architectures as the README shows them: every one is held to golden/models in float64 and float32, gradients of all weights included.</summary>
+    public static string Models()
+    {
+        StringBuilder text = new("| model | heads | forward | gradients | generation | adapters |\n|---|---|---|---|---|---|\n");
+        foreach (ArchitectureFacts model in PretrainedModel.Facts)
+        {
+            text.Append($"| {model.ModelType} | {model.Heads} | golden | golden | {(model.Generates ? "golden" : "–")} | every linear layer{(model.ModelType == "vit" ? ", patches" : ", embeddings")} |\n");
         }
         return text.ToString();
     }

@@ -15,6 +15,8 @@ internal static class MethodsCommand
             if (parsed.GetValue(markdown))
             {
                 Output.Text(MethodTable.Markdown());
+                Output.Line();
+                Output.Text(MethodTable.Models());
             }
             else
             {

@@ -10,18 +10,22 @@ public abstract class PretrainedModel : Model
     /// <summary>Name of the weight file.</summary>
     public const string WeightFile = TensorSource.ModelFile;
 
-    private static readonly SortedDictionary<string, Func<string, Device, LoadOptions, PretrainedModel>> Architectures = new(StringComparer.Ordinal)
-    {
-        [VisionTransformerConfig.ModelTypeName] = VisionTransformer.Load,
-        ["bert"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Bert(c, device, o, s)),
-        ["roberta"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Roberta(c, device, o, s)),
-        ["distilbert"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new DistilBert(c, device, o, s)),
-        ["gpt2"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Gpt2(c, device, o, s)),
-        ["llama"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
-        ["mistral"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
-        ["qwen2"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
-        ["qwen3"] = (folder, device, options) => TextModel.Load(folder, device, options, (c, s, o) => new Llama(c, device, o, s)),
-    };
+    private const string Encoders = "sequence classification, masked words, bare", Decoders = "next word, sequence classification, bare";
+
+    private static readonly SortedDictionary<string, (ArchitectureFacts Facts, Func<string, Device, LoadOptions, PretrainedModel> Load)> Architectures = new(
+        new[]
+        {
+            (new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, "image classification, bare", Generates: false), (Func<string, Device, LoadOptions, PretrainedModel>)VisionTransformer.Load),
+            Text("bert", Encoders, (c, d, o, s) => new Bert(c, d, o, s)),
+            Text("roberta", Encoders, (c, d, o, s) => new Roberta(c, d, o, s)),
+            Text("distilbert", Encoders, (c, d, o, s) => new DistilBert(c, d, o, s)),
+            Text("gpt2", Decoders, (c, d, o, s) => new Gpt2(c, d, o, s)),
+            Text("llama", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("mistral", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("qwen2", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("qwen3", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
+        }.ToDictionary(a => a.Item1.ModelType, a => (a.Item1, a.Item2)),
+        StringComparer.Ordinal);
 
     private readonly Dictionary<string, string> paths = new(StringComparer.Ordinal);
     private readonly HashSet<string> transposedInFile = new(StringComparer.Ordinal);
@@ -43,14 +47,17 @@ public abstract class PretrainedModel : Model
     /// <summary>The model_type values that <see cref="Load(string, Device, LoadOptions?)"/> knows.</summary>
     public static IEnumerable<string> ModelTypes => Architectures.Keys;
 
+    /// <summary>What is built of each architecture.</summary>
+    public static IEnumerable<ArchitectureFacts> Facts => Architectures.Values.Select(a => a.Facts);
+
     /// <summary>Loads whatever model the folder's config.json describes.</summary>
     /// <exception cref="ModelFormatException">The model_type is unknown (the message lists those known), or config and weights contradict.</exception>
     /// <exception cref="IOException">A file is missing or unreadable.</exception>
     public static PretrainedModel Load(string folder, Device device, LoadOptions? options = null)
     {
         string type = ConfigFile.ModelType(folder);
-        return Architectures.TryGetValue(type, out var load)
-            ? load(folder, device, options ?? new())
+        return Architectures.TryGetValue(type, out var architecture)
+            ? architecture.Load(folder, device, options ?? new())
             : throw new ModelFormatException($"{Path.Combine(folder, ConfigFile.Name)}: model_type is '{type}', want one of {string.Join(", ", ModelTypes)}") { File = Path.Combine(folder, ConfigFile.Name), Key = "model_type" };
     }
 
@@ -161,6 +168,9 @@ public abstract class PretrainedModel : Model
         (source, staging) = (null, null);
     }
 
+    private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Text(string type, string heads, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> create) =>
+        (new ArchitectureFacts(type, heads, Generates: heads == Decoders), (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => create(config, device, o, source)));
+
     private Tensor AsInFile(Parameter parameter, DType type, Scope scope)
     {
         Tensor value = parameter.Value;
@@ -178,3 +188,9 @@ public abstract class PretrainedModel : Model
         return new Transpose().Apply(value).CopyTo(scope);
     }
 }
+
+/// <summary>What is built of an architecture.</summary>
+/// <param name="ModelType">As config.json names it.</param>
+/// <param name="Heads">What may stand behind the layers.</param>
+/// <param name="Generates">Continues texts with a cache of keys and values.</param>
+public sealed record ArchitectureFacts(string ModelType, string Heads, bool Generates);

@@ -130,8 +130,12 @@ public sealed class ListTests : IDisposable
     public void Every_built_method_has_rows() => Assert.All(AdapterCatalog.Methods, m => Assert.NotEmpty(m.Facts));
 
     [Fact]
-    public void The_readme_shows_the_table_of_methods() =>
-        Assert.Contains(MethodTable.Markdown().Trim(), File.ReadAllText(Path.Combine(Golden.Repository, "README.md")), StringComparison.Ordinal);
+    public void The_readme_shows_the_tables_of_methods_and_models()
+    {
+        string readme = File.ReadAllText(Path.Combine(Golden.Repository, "README.md"));
+        Assert.Contains(MethodTable.Markdown().Trim(), readme, StringComparison.Ordinal);
+        Assert.Contains(MethodTable.Models().Trim(), readme, StringComparison.Ordinal);
+    }
 
     [Fact]
     public void Kernels_are_listed_with_what_the_compiler_says()
