@@ -104,11 +104,12 @@ struct AttentionGradArgs { const void *q, *k, *v, *mask, *y, *lse, *dy; void *dq
 
 // ---- adam.cpp: optimisers over one flat pack of parameters -------------------------------------------------------------
 // A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay.
+// progress, where given, holds {lr, step} as doubles in the device's memory and stands for the fields of these names: a recorded launch sees new values.
 struct Segment { int64_t start, count; double lr_scale, weight_decay; };
 // norm2[0] = sum of squares of g over the segments, accumulated in float64 in a fixed order
 struct SquareSumArgs { const void *g; const Segment *segments; void *norm2; int32_t segment_count, dtype; };
 // g *= min(1, max_norm / (sqrt(norm2[0]) + 1e-6)) where norm2 is given and max_norm > 0, folded into the update, g itself stays.
 // p -= lr wd p; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr/(1-b1^step) m / (sqrt(v/(1-b2^step)) + eps). coupled 1: g += wd p instead (Adam, L2).
-struct AdamWArgs { void *p; const void *g; void *m, *v; const Segment *segments; const void *norm2; double lr, beta1, beta2, eps, max_norm; int64_t step; int32_t segment_count, coupled, dtype; };
+struct AdamWArgs { void *p; const void *g; void *m, *v; const Segment *segments; const void *norm2, *progress; double lr, beta1, beta2, eps, max_norm; int64_t step; int32_t segment_count, coupled, dtype; };
 // g += wd p; buf = first ? g : momentum buf + (1-dampening) g; p -= lr (nesterov ? g + momentum buf : buf); momentum 0: no buf
-struct SgdArgs { void *p; const void *g; void *buf; const Segment *segments; const void *norm2; double lr, momentum, dampening, max_norm; int64_t step; int32_t segment_count, nesterov, dtype; };
+struct SgdArgs { void *p; const void *g; void *buf; const Segment *segments; const void *norm2, *progress; double lr, momentum, dampening, max_norm; int64_t step; int32_t segment_count, nesterov, dtype; };

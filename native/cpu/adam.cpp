@@ -17,6 +17,14 @@ double clip(const void* norm2, double max_norm) {
     return c < 1 ? c : 1;
 }
 
+// {lr, step}: as the call says, or as memory does
+struct Pace {
+    double lr, step;
+    template <class Args> explicit Pace(const Args* a) : lr(a->lr), step(double(a->step)) {
+        if (const double* now = static_cast<const double*>(a->progress)) lr = now[0], step = now[1];
+    }
+};
+
 // f(segment, begin, end) over chunks of at most Grain elements of every segment
 template <class F> void over(const Segment* segments, int32_t count, F&& f) {
     int64_t chunks = 0;
@@ -57,11 +65,12 @@ int32_t adamw(const AdamWArgs* a) {
     if (a->dtype != LR_F32) return LR_UNSUPPORTED;
     float *p = static_cast<float*>(a->p), *m = static_cast<float*>(a->m), *v = static_cast<float*>(a->v);
     const float* g = static_cast<const float*>(a->g);
-    const double correct1 = 1 - __builtin_pow(a->beta1, double(a->step)), correct2 = 1 - __builtin_pow(a->beta2, double(a->step));
+    const Pace pace(a);
+    const double correct1 = 1 - __builtin_pow(a->beta1, pace.step), correct2 = 1 - __builtin_pow(a->beta2, pace.step);
     const vf scale = splat(float(clip(a->norm2, a->max_norm))), b1 = splat(float(a->beta1)), c1 = splat(float(1 - a->beta1)), b2 = splat(float(a->beta2));
     const vf c2 = splat(float(1 - a->beta2)), root = splat(float(1 / __builtin_sqrt(correct2))), eps = splat(float(a->eps));
     over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
-        const double lr = a->lr * s.lr_scale;
+        const double lr = pace.lr * s.lr_scale;
         const vf step = splat(float(lr / correct1)), keep = splat(float(1 - lr * s.weight_decay)), decay = splat(float(s.weight_decay));
         const bool coupled = a->coupled != 0;
         sweep(begin, end, [&](auto at) LR_LAMBDA {
@@ -82,13 +91,14 @@ int32_t sgd(const SgdArgs* a) {
     float *p = static_cast<float*>(a->p), *buf = static_cast<float*>(a->buf);
     const float* g = static_cast<const float*>(a->g);
     const vf scale = splat(float(clip(a->norm2, a->max_norm))), momentum = splat(float(a->momentum)), fresh = splat(float(1 - a->dampening));
+    const Pace pace(a);
     over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
-        const vf lr = splat(float(a->lr * s.lr_scale)), decay = splat(float(s.weight_decay));
+        const vf lr = splat(float(pace.lr * s.lr_scale)), decay = splat(float(s.weight_decay));
         sweep(begin, end, [&](auto at) LR_LAMBDA {
             const vf value = at.get(p);
             vf grad = fma(decay, value, at.get(g) * scale);
             if (buf) {
-                const vf next = a->step == 1 ? grad : fma(momentum, at.get(buf), fresh * grad);
+                const vf next = pace.step == 1 ? grad : fma(momentum, at.get(buf), fresh * grad);
                 at.set(buf, next);
                 grad = a->nesterov ? fma(momentum, next, grad) : next;
             }

@@ -27,6 +27,15 @@ LR_DEV float lr_clip(const void* norm2, double max_norm) {
     return c < 1 ? static_cast<float>(c) : 1.0f;
 }
 
+// {lr, step}: as the launch says, or as memory does
+struct Pace {
+    double lr, step;
+};
+template <class Args> LR_DEV Pace lr_pace(const Args& p) {
+    const double* now = static_cast<const double*>(p.progress);
+    return now ? Pace{now[0], now[1]} : Pace{p.lr, static_cast<double>(p.step)};
+}
+
 // Partial sums by block in float64: work [parts]
 LR_KERNEL(square_sum_parts, Planned<SquareSumArgs>, 256, 4) {
     double* parts = reinterpret_cast<double*>(LR_SMEM); // [256]
@@ -53,10 +62,11 @@ LR_KERNEL(adamw, AdamWArgs, 256, 4) {
     float *w = static_cast<float*>(p.p), *m = static_cast<float*>(p.m), *v = static_cast<float*>(p.v);
     const float* g = static_cast<const float*>(p.g);
     const float clip = lr_clip(p.norm2, p.max_norm), b1 = static_cast<float>(p.beta1), b2 = static_cast<float>(p.beta2), c1 = static_cast<float>(1 - p.beta1), c2 = static_cast<float>(1 - p.beta2);
-    const double correction1 = 1 - pow(p.beta1, static_cast<double>(p.step)), correction2 = 1 - pow(p.beta2, static_cast<double>(p.step));
+    const Pace pace = lr_pace(p);
+    const double correction1 = 1 - pow(p.beta1, pace.step), correction2 = 1 - pow(p.beta2, pace.step);
     const float root = static_cast<float>(sqrt(correction2)), eps = static_cast<float>(p.eps);
     lr_tiles(p.segments, p.segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
-        const double lr = p.lr * s.lr_scale;
+        const double lr = pace.lr * s.lr_scale;
         const float keep = static_cast<float>(1 - lr * s.weight_decay), step = static_cast<float>(lr / correction1), decay = static_cast<float>(s.weight_decay);
         for (int64_t i = begin + LR_TID; i < end; i += 256) {
             float x = w[i], d = clip * g[i];
@@ -74,13 +84,14 @@ LR_KERNEL(sgd, SgdArgs, 256, 4) {
     float *w = static_cast<float*>(p.p), *buffer = static_cast<float*>(p.buf);
     const float* g = static_cast<const float*>(p.g);
     const float clip = lr_clip(p.norm2, p.max_norm), momentum = static_cast<float>(p.momentum), enter = static_cast<float>(1 - p.dampening);
+    const Pace pace = lr_pace(p);
     lr_tiles(p.segments, p.segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
-        const float lr = static_cast<float>(p.lr * s.lr_scale), decay = static_cast<float>(s.weight_decay);
+        const float lr = static_cast<float>(pace.lr * s.lr_scale), decay = static_cast<float>(s.weight_decay);
         for (int64_t i = begin + LR_TID; i < end; i += 256) {
             const float d = lr_fma(decay, w[i], clip * g[i]);
             float move = d;
             if (buffer) {
-                const float b = p.step == 1 ? d : lr_fma(momentum, buffer[i], enter * d);
+                const float b = pace.step == 1 ? d : lr_fma(momentum, buffer[i], enter * d);
                 buffer[i] = b;
                 move = p.nesterov ? lr_fma(momentum, b, d) : b;
             }

@@ -28,6 +28,7 @@ public sealed class AdamW : Optimizer
         V = Pack.State("exp_avg_sq").Data,
         Segments = step.Segments.Data,
         Norm2 = step.Norm2.Data,
+        Progress = step.Progress,
         Lr = LearningRate,
         Beta1 = Beta1,
         Beta2 = Beta2,

@@ -1,11 +1,14 @@
+using System.Diagnostics;
+
 namespace LowRank;
 
 /// <summary>Memory and launches: what a processor offers. It knows kernels, never ops. One owner thread at a time.</summary>
 public abstract class Device : IDisposable
 {
-    private readonly SortedDictionary<nuint, Stack<nint>> spare = [];
+    private readonly BlockCache spare = new();
     private readonly Dictionary<string, long> fallbacks = [];
     private readonly List<Scope> stores = [];
+    private readonly List<Graph> graphs = [];
     private bool disposed;
 
     /// <summary>Short name: <c>cpu</c>, <c>cuda:0</c>, <c>emulated</c>.</summary>
@@ -19,6 +22,9 @@ public abstract class Device : IDisposable
 
     /// <summary>Look at every op's result and throw where it is not finite, naming the op. Costs a pass over each result.</summary>
     public bool CheckFinite { get; set; }
+
+    /// <summary>Wait after every launch on a GPU, so that the error of a kernel names that kernel. Without it the error comes with a later call.</summary>
+    public virtual bool CheckLaunches { get; set; }
 
     /// <summary>Launches that ran a kernel's float64 reference because no native kernel took them, by kernel name. F64 tensors are not counted: the reference is their kernel.</summary>
     public IReadOnlyDictionary<string, long> Fallbacks => fallbacks;
@@ -45,6 +51,54 @@ public abstract class Device : IDisposable
 
     /// <summary>Waits until every launch has finished.</summary>
     public abstract void Synchronize();
+
+    /// <summary>The graph that is being recorded; null outside of <see cref="Capture"/>.</summary>
+    internal Graph? Recording { get; private set; }
+
+    /// <summary>Milliseconds that the device takes for what <paramref name="work"/> launches, waiting included: by events on a GPU.</summary>
+    public virtual double Time(Action work)
+    {
+        Synchronize();
+        long began = Stopwatch.GetTimestamp();
+        work();
+        Synchronize();
+        return Stopwatch.GetElapsedTime(began).TotalMilliseconds;
+    }
+
+    /// <summary>Records what <paramref name="step"/> launches, without doing it, so that <see cref="Graph.Replay"/> does all of it at the cost of one call.
+    /// Shapes and addresses are those of the recording: what changes is written, before a replay, into tensors that were made before (inputs by
+    /// <see cref="Tensor.Set(ReadOnlySpan{float})"/>), and results are copied by <see cref="Tensor.CopyFrom"/> into such tensors. An optimiser's step and
+    /// <see cref="Optimizer.LearningRate"/> go on with each replay; its other settings stay as recorded, and ids and labels are not checked. Run one step
+    /// before recording, so that optimiser state is there. Tensors that the step uses and does not make must stay alive as long as the graph.
+    /// On the CPU, where a launch costs next to nothing, a replay runs the step itself.</summary>
+    /// <exception cref="InvalidOperationException">The step reads or writes values on the host, waits for the device, drops out elements, leaves a scope
+    /// open, or records a graph itself.</exception>
+    public Graph Capture(Action step)
+    {
+        RequireNotRecording(nameof(Capture));
+        Scope? open = Current;
+        var graph = new Graph(this);
+        Recording = Records ? graph : null;
+        try
+        {
+            (Action replay, Action release) = Record(() =>
+            {
+                step();
+                if (Current != open)
+                {
+                    throw new InvalidOperationException("Capture: the step leaves a scope open; end in it what it begins");
+                }
+            });
+            graph.Seal(replay, release);
+            graphs.Add(graph);
+        }
+        finally
+        {
+            Recording = null;
+            graph.ReleaseUnlessSealed();
+        }
+        return graph;
+    }
 
     /// <summary>The best device present. Today that is the CPU: no GPU has run the CUDA kernels yet, so a GPU is only taken by name.</summary>
     public static Device Best() => Cpu();
@@ -83,6 +137,10 @@ public abstract class Device : IDisposable
         if (!disposed)
         {
             disposed = true;
+            foreach (Graph graph in graphs.ToArray())
+            {
+                graph.Dispose();
+            }
             foreach (Scope store in stores.ToArray())
             {
                 store.Dispose();
@@ -102,33 +160,21 @@ public abstract class Device : IDisposable
     internal (nint Block, nuint Size) Rent(nuint bytes)
     {
         ObjectDisposedException.ThrowIf(disposed, this);
-        foreach ((nuint size, Stack<nint> blocks) in spare)
-        {
-            if (size >= bytes && blocks.TryPop(out nint block))
-            {
-                return (block, size);
-            }
-        }
-        return (Allocate(bytes), bytes);
+        (nint Block, nuint Size) found = Recording?.Blocks.Take(bytes) ?? default;
+        found = found.Block != 0 ? found : spare.Take(bytes);
+        return found.Block != 0 ? found : (Allocate(bytes), bytes);
     }
 
-    internal void Return(nint block, nuint size)
-    {
-        if (!spare.TryGetValue(size, out Stack<nint>? blocks))
-        {
-            spare.Add(size, blocks = new Stack<nint>());
-        }
-        blocks.Push(block);
-    }
+    // What a recorded step used stays with its graph.
+    internal void Return(nint block, nuint size) => (Recording?.Blocks ?? spare).Put(block, size);
 
     /// <summary>Gives spare memory back to the system.</summary>
     internal void ReleaseSpare()
     {
-        foreach (nint block in spare.Values.SelectMany(blocks => blocks))
+        foreach ((nint block, _) in spare.TakeAll())
         {
             Release(block);
         }
-        spare.Clear();
     }
 
     internal void CountFallback(string kernel) => fallbacks[kernel] = fallbacks.GetValueOrDefault(kernel) + 1;
@@ -136,4 +182,20 @@ public abstract class Device : IDisposable
     internal void Adopt(Scope store) => stores.Add(store);
 
     internal void Forget(Scope store) => stores.Remove(store);
+
+    internal void Forget(Graph graph) => graphs.Remove(graph);
+
+    internal void RequireNotRecording(string what)
+    {
+        if (Recording is not null)
+        {
+            throw new InvalidOperationException($"{Name}: {what} cannot be part of a graph that is being recorded, want it before Capture or between replays");
+        }
+    }
+
+    /// <summary>True where launches can be written down.</summary>
+    private protected virtual bool Records => false;
+
+    /// <summary>What does the step again, and what frees that.</summary>
+    private protected virtual (Action Replay, Action Release) Record(Action step) => (step, () => { });
 }

@@ -14,6 +14,9 @@ internal sealed record Kernel<TArgs>(string Name, KernelReference<TArgs> Referen
     /// <summary>What it launches on a CUDA device; null where no CUDA kernel is built.</summary>
     public CudaPlan<TArgs>? Cuda { get; init; }
 
+    /// <summary>True where the plan takes F64 too, because nothing is computed.</summary>
+    public bool CudaTakesDoubles { get; init; }
+
     /// <summary>Address of the CPU export; 0 where the library has none.</summary>
     public nint CpuEntry => cpuEntry.Value;
 }

@@ -377,7 +377,7 @@ internal struct SquareSumArgs : IKernelArgs
 [StructLayout(LayoutKind.Sequential)]
 internal struct AdamWArgs : IKernelArgs
 {
-    public nint P, G, M, V, Segments, Norm2;
+    public nint P, G, M, V, Segments, Norm2, Progress;
     public double Lr, Beta1, Beta2, Eps, MaxNorm;
     public long Step;
     public int SegmentCount, Coupled;
@@ -388,7 +388,7 @@ internal struct AdamWArgs : IKernelArgs
 [StructLayout(LayoutKind.Sequential)]
 internal struct SgdArgs : IKernelArgs
 {
-    public nint P, G, Buf, Segments, Norm2;
+    public nint P, G, Buf, Segments, Norm2, Progress;
     public double Lr, Momentum, Dampening, MaxNorm;
     public long Step;
     public int SegmentCount, Nesterov;

@@ -47,7 +47,7 @@ internal static class Kernels
     public static readonly Kernel<ScaleRowsGradArgs> ScaleRowsBackward = new("scale_rows_backward", PointwiseReferences.ScaleRowsBackward) { Cuda = CudaPlans.ScaleRowsGrad };
     public static readonly Kernel<DropoutArgs> Dropout = new("dropout", PointwiseReferences.Dropout) { Cuda = CudaPlans.Dropout };
     public static readonly Kernel<ConvertArgs> Convert = new("convert", PointwiseReferences.Convert) { Cuda = CudaPlans.Convert };
-    public static readonly Kernel<FillArgs> Fill = new("fill", PointwiseReferences.Fill) { Cuda = CudaPlans.Fill };
+    public static readonly Kernel<FillArgs> Fill = new("fill", PointwiseReferences.Fill) { Cuda = CudaPlans.Fill, CudaTakesDoubles = true };
 
     public static readonly Kernel<GatherArgs> GatherForward = new("gather_forward", RowsReferences.GatherForward) { Cuda = CudaPlans.Gather };
     public static readonly Kernel<GatherGradArgs> GatherBackward = new("gather_backward", RowsReferences.GatherBackward) { Cuda = CudaPlans.GatherGrad };

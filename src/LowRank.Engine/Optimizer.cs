@@ -8,6 +8,7 @@ public abstract class Optimizer : IDisposable
 {
     private readonly Tensor norm2;
     private Tensor? table;
+    private double? norm = double.NaN;     // null: still to be read from the device
     private Segment[] uploaded = [];
 
     /// <summary>Packs the parameters; their values move into one block.</summary>
@@ -33,13 +34,14 @@ public abstract class Optimizer : IDisposable
     /// <summary>Steps taken.</summary>
     public long Steps { get; private set; }
 
-    /// <summary>Global gradient norm before clipping of the last step; NaN where none was taken.</summary>
-    public double GradientNorm { get; private set; } = double.NaN;
+    /// <summary>Global gradient norm before clipping of the last step; NaN where none was taken. Reading it waits for the device.</summary>
+    public double GradientNorm => norm ??= Math.Sqrt(norm2.Item());
 
     /// <summary>Global norm over the gradients that the next step would use.</summary>
     public double MeasureGradientNorm()
     {
         Segment[] segments = Pack.Segments(WeightDecay);
+        _ = GradientNorm;     // its place is about to be written
         Upload(segments);
         Launch(segments.Length);
         return Math.Sqrt(norm2.Item());
@@ -56,9 +58,22 @@ public abstract class Optimizer : IDisposable
         }
         Upload(segments);
         Launch(segments.Length);
-        GradientNorm = Math.Sqrt(norm2.Item());
-        Steps++;
-        Update(new StepData(table!, segments.Length, norm2));
+        nint progress = 0;
+        if (Pack.Values.Device.Recording is { } graph)
+        {
+            Tensor memory = Pack.Store.New([2], DType.F64);     // what a recorded step reads: the learning rate and the number of the step
+            progress = memory.Data;
+            graph.BeforeReplay(() =>
+            {
+                Count();
+                memory.Set([LearningRate, Steps]);
+            });
+        }
+        else
+        {
+            Count();
+        }
+        Update(new StepData(table!, segments.Length, norm2, progress));
         Pack.ClearGradients();
     }
 
@@ -93,6 +108,12 @@ public abstract class Optimizer : IDisposable
     /// <summary>Moves the parameters of <see cref="Pack"/>; <see cref="Steps"/> counts this step already.</summary>
     protected abstract void Update(StepData step);
 
+    private void Count()
+    {
+        Steps++;
+        norm = null;
+    }
+
     private void Launch(int segments) => Pack.Values.Device.Launch(
         Kernels.SquareSum,
         new SquareSumArgs { G = Pack.Gradients.Data, Segments = table!.Data, Norm2 = norm2.Data, SegmentCount = segments, DType = Pack.Gradients.DType });
@@ -113,12 +134,14 @@ public abstract class Optimizer : IDisposable
     /// <summary>What an update reads beside the pack: the table of segments and the squared gradient norm, both in device memory.</summary>
     protected sealed class StepData
     {
-        internal StepData(Tensor segments, int count, Tensor norm2) => (Segments, SegmentCount, Norm2) = (segments, count, norm2);
+        internal StepData(Tensor segments, int count, Tensor norm2, nint progress) => (Segments, SegmentCount, Norm2, Progress) = (segments, count, norm2, progress);
 
         internal Tensor Segments { get; }
 
         internal int SegmentCount { get; }
 
         internal Tensor Norm2 { get; }
+
+        internal nint Progress { get; }
     }
 }

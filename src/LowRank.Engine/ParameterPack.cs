@@ -63,6 +63,7 @@ public sealed class ParameterPack : IDisposable
     {
         if (!states.TryGetValue(name, out Tensor? state))
         {
+            Values.Device.RequireNotRecording($"new optimiser state ({name})");
             states.Add(name, state = Block());
         }
         return state;

@@ -18,6 +18,7 @@ public class Scope : IDisposable
     {
         Device = device;
         this.current = current;
+        IsRecorded = device.Recording is not null;
         if (current)
         {
             outer = device.Current;
@@ -38,6 +39,20 @@ public class Scope : IDisposable
     internal int Generation { get; private set; } = 1;
 
     internal bool IsOpen => Generation != 0;
+
+    /// <summary>Opened while a graph was recorded, whose memory stays with the graph.</summary>
+    internal bool IsRecorded { get; }
+
+    /// <summary>A tensor over memory of this device that the application owns, for example another library's tensor. Nothing is copied or freed: the memory
+    /// must stay as it is until this scope has ended. Work of other streams on it must be finished or ordered by the application.</summary>
+    /// <param name="address">Device address, a multiple of 16 bytes; on the CPU an address of the process.</param>
+    /// <param name="shape">Dense, row-major.</param>
+    /// <param name="type">Element type.</param>
+    /// <exception cref="ShapeException">The address is 0 or not aligned.</exception>
+    public Tensor View(nint address, Shape shape, DType type) =>
+        Generation == 0 ? throw new ObjectDisposedException(GetType().Name, "It has ended; open another.")
+        : address != 0 && address % 16 == 0 ? new Tensor(this, address, shape, type, Layout.Rows, (nuint)checked(shape.Count * type.Size()))
+        : throw new ShapeException($"View: address is 0x{address:x}, want a multiple of 16 bytes");
 
     /// <summary>A tensor of undefined content.</summary>
     public Tensor New(Shape shape, DType type) => New(shape, type, Layout.Rows);
@@ -141,7 +156,7 @@ public class Scope : IDisposable
         {
             throw new ObjectDisposedException(GetType().Name, "It has ended; open another.");
         }
-        bool check = Device.CheckMemory;
+        bool check = Device.CheckMemory && Device.Recording is null;
         nuint size = (bytes + (check ? Guard : 0u) + 255) & ~(nuint)255;
         while (at < blocks.Count && used + size > blocks[at].Size)
         {

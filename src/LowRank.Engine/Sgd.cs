@@ -32,6 +32,7 @@ public sealed class Sgd : Optimizer
             Buf = Momentum > 0 ? Pack.State("momentum_buffer").Data : 0,
             Segments = step.Segments.Data,
             Norm2 = step.Norm2.Data,
+            Progress = step.Progress,
             Lr = LearningRate,
             Momentum = Momentum,
             Dampening = Dampening,

@@ -76,7 +76,7 @@ public sealed class Tensor
     public bool IsAlive => generation == scope.Generation;
 
     internal nint Data => generation == scope.Generation
-        ? data
+        ? scope.Device.Recording is { } graph ? Recorded(graph) : data
         : throw new ObjectDisposedException($"Tensor {this}", "Its tape or scope has ended; copy what must outlive it with CopyTo(scope).");
 
     /// <summary>The same memory with other dimensions. Gradients are shared.</summary>
@@ -298,6 +298,12 @@ public sealed class Tensor
 
     /// <summary>Forgets the gradient: the next backward pass overwrites it.</summary>
     internal void ClearGradient() => hasGradient = false;
+
+    private nint Recorded(Graph graph)
+    {
+        graph.Uses(scope);
+        return data;
+    }
 
     private void RequireRows(string operation)
     {

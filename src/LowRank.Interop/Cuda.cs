@@ -14,7 +14,10 @@ internal static unsafe partial class Cuda
     public const int MultiprocessorCount = 16, ComputeCapabilityMajor = 75, ComputeCapabilityMinor = 76;
 
     /// <summary>CUfunction_attribute.</summary>
-    public const int LocalSizeBytes = 3, NumRegs = 4, MaxDynamicSharedSizeBytes = 8;
+    public const int MaxDynamicSharedSizeBytes = 8;
+
+    /// <summary>CU_STREAM_CAPTURE_MODE_RELAXED: memory may be allocated and modules loaded meanwhile.</summary>
+    public const int CaptureRelaxed = 2;
 
     [LibraryImport(Library, EntryPoint = "cuInit")]
     public static partial int Init(uint flags);
@@ -51,6 +54,10 @@ internal static unsafe partial class Cuda
 
     [LibraryImport(Library, EntryPoint = "cuCtxSetCurrent")]
     public static partial int CtxSetCurrent(nint context);
+
+    // Reads a variable of the thread: it never waits.
+    [LibraryImport(Library, EntryPoint = "cuCtxGetCurrent"), SuppressGCTransition]
+    public static partial int CtxGetCurrent(out nint context);
 
     [LibraryImport(Library, EntryPoint = "cuCtxGetDevice")]
     public static partial int CtxGetDevice(out int device);
@@ -135,4 +142,31 @@ internal static unsafe partial class Cuda
 
     [LibraryImport(Library, EntryPoint = "cuLaunchKernel")]
     public static partial int LaunchKernel(nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, nint stream, void** parameters, void** extra);
+
+    [LibraryImport(Library, EntryPoint = "cuLaunchKernelEx")]
+    public static partial int LaunchKernelEx(LaunchConfig* config, nint function, void** parameters, void** extra);
+
+    /// <summary>CUlaunchConfig.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    public struct LaunchConfig
+    {
+        public uint GridX, GridY, GridZ, BlockX, BlockY, BlockZ, SharedBytes;
+        public nint Stream;
+        public LaunchAttribute* Attributes;
+        public uint Count;
+    }
+
+    /// <summary>CUlaunchAttribute: a number, and a value of 64 bytes of which the first four serve here.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 72)]
+    public struct LaunchAttribute
+    {
+        /// <summary>CUlaunchAttributeID: every block of the grid is resident at once.</summary>
+        public const int Cooperative = 2;
+
+        [FieldOffset(0)]
+        public int Id;
+
+        [FieldOffset(8)]
+        public int Value;
+    }
 }

@@ -176,14 +176,14 @@ void optimizers() {
             return (coupled ? p[i] : p[i] * (1 - rate * segment(i)->weight_decay)) - rate / (1 - pow(b1, 7)) * m1(i) / (sqrt(v1(i) / (1 - pow(b2, 7))) + eps);
         };
         run(KERNEL(adamw, AdamWArgs), coupled ? "coupled" : "decoupled", LR_F32, {&g, &saved}, {{&p, p1}, {&m, m1}, {&v, v1}},
-            [&](int32_t t) { return AdamWArgs{p.data, g.data, m.data, v.data, segments, saved.data, lr, b1, b2, eps, limit, 7, 3, coupled, t}; });
+            [&](int32_t t) { return AdamWArgs{p.data, g.data, m.data, v.data, segments, saved.data, nullptr, lr, b1, b2, eps, limit, 7, 3, coupled, t}; });
     }
     for (int32_t nesterov : {0, 1}) {
         auto grad = [&](int64_t i) { return g[i] + segment(i)->weight_decay * p[i]; };
         auto buffer = [&](int64_t i) { return segment(i) ? 0.9 * m[i] + 0.8 * grad(i) : m[i]; };
         auto p1 = [&](int64_t i) { return segment(i) ? p[i] - lr * segment(i)->lr_scale * (nesterov ? grad(i) + 0.9 * buffer(i) : buffer(i)) : p[i]; };
         run(KERNEL(sgd, SgdArgs), "", LR_F32, {&g}, {{&p, p1}, {&m, buffer}},
-            [&](int32_t t) { return SgdArgs{p.data, g.data, m.data, segments, nullptr, lr, 0.9, 0.2, 0, 2, 3, nesterov, t}; });
+            [&](int32_t t) { return SgdArgs{p.data, g.data, m.data, segments, nullptr, nullptr, lr, 0.9, 0.2, 0, 2, 3, nesterov, t}; });
     }
 }
 

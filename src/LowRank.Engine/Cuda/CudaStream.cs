@@ -7,6 +7,10 @@ internal delegate bool CudaPlan<TArgs>(CudaStream on, in TArgs args) where TArgs
 /// <summary>What a plan may do: launch functions in order, and use workspace that lives until the plan ends.</summary>
 internal sealed class CudaStream(CudaDriver driver)
 {
+    private const int MostMaps = 4096;
+    private readonly Dictionary<(nint Data, DType Type, long Rows, long Cols, int BoxRows, int BoxCols), TensorMap> maps = [];
+    private List<nint>? outgrown;     // of a recording: blocks that its first launches use
+    private (nint Block, nuint Size) aside;
     private nint workspace;
     private nuint size, used;
 
@@ -38,19 +42,27 @@ internal sealed class CudaStream(CudaDriver driver)
     {
         if ((nuint)bytes > size)
         {
-            driver.Synchronize();
-            if (workspace != 0)
-            {
-                driver.Release(workspace);
-            }
-            (workspace, size) = (0, 0);
-            size = (nuint)((bytes + (1 << 20) - 1) & ~((1L << 20) - 1));
-            workspace = driver.Allocate(size);
+            Outgrow();
+            nuint want = (nuint)((bytes + (1 << 20) - 1) & ~((1L << 20) - 1));
+            workspace = driver.Allocate(want);
+            size = want;
         }
     }
 
-    /// <summary>As <see cref="CudaDriver.Encode"/>.</summary>
-    public TensorMap Map(nint data, DType type, long rows, long cols, int boxRows, int boxCols) => driver.Encode(data, type, rows, cols, boxRows, boxCols);
+    /// <summary>As <see cref="CudaDriver.Encode"/>, once for each matrix: equal steps see equal addresses.</summary>
+    public TensorMap Map(nint data, DType type, long rows, long cols, int boxRows, int boxCols)
+    {
+        var key = (data, type, rows, cols, boxRows, boxCols);
+        if (!maps.TryGetValue(key, out TensorMap map))
+        {
+            if (maps.Count == MostMaps)
+            {
+                maps.Clear();
+            }
+            maps.Add(key, map = driver.Encode(data, type, rows, cols, boxRows, boxCols));
+        }
+        return map;
+    }
 
     /// <summary>Sets device memory to zero.</summary>
     /// <returns>True.</returns>
@@ -78,13 +90,43 @@ internal sealed class CudaStream(CudaDriver driver)
     /// <summary>The plan has ended.</summary>
     public void End() => used = 0;
 
+    /// <summary>From here on workspace belongs to a recording: what its launches use is given to nobody else.</summary>
+    public void BeginRecording()
+    {
+        outgrown = [];
+        (aside, workspace, size) = ((workspace, size), 0, 0);
+    }
+
+    /// <summary>Back to the workspace of before.</summary>
+    /// <returns>Blocks that the recording needs while it lives.</returns>
+    public IReadOnlyList<nint> EndRecording()
+    {
+        Outgrow();
+        IReadOnlyList<nint> kept = outgrown!;
+        ((workspace, size), aside, outgrown) = (aside, default, null);
+        return kept;
+    }
+
     /// <summary>Gives the workspace back.</summary>
     public void Free()
     {
+        Outgrow();
+        maps.Clear();
+    }
+
+    private void Outgrow()
+    {
         if (workspace != 0)
         {
-            driver.Release(workspace);
-            (workspace, size) = (0, 0);
+            if (outgrown is null)
+            {
+                driver.Release(workspace);
+            }
+            else
+            {
+                outgrown.Add(workspace);
+            }
         }
+        (workspace, size) = (0, 0);
     }
 }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Runtime.InteropServices.Marshalling;
 using LowRank.Interop;
@@ -22,6 +23,7 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
     private const int MessageBytes = 4096;
     private static readonly Lazy<nint> Shipped = new(() => NativeLoader.Load("lowrank_emu"));
     private readonly nint library;
+    private List<Action>? recorded;
 
     /// <summary>The library beside the application.</summary>
     public EmulatedDriver()
@@ -83,22 +85,35 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
     public EmulatorSchedule Schedule { get; set; }
 
     // NaN: what no kernel has written shows.
-    public override nint Allocate(nuint bytes)
+    protected override nint TryAllocate(nuint bytes)
     {
-        void* block = NativeMemory.AlignedAlloc(bytes, 4096);
-        NativeMemory.Fill(block, bytes, 0xFF);
-        return (nint)block;
+        try
+        {
+            void* block = NativeMemory.AlignedAlloc(bytes, 4096);
+            NativeMemory.Fill(block, bytes, 0xFF);
+            return (nint)block;
+        }
+        catch (OutOfMemoryException)
+        {
+            return 0;
+        }
     }
 
-    public override void Release(nint block) => NativeMemory.AlignedFree((void*)block);
+    protected override void Free(nint block) => NativeMemory.AlignedFree((void*)block);
+
+    protected override (nuint Free, nuint Total) Room()
+    {
+        GCMemoryInfo memory = GC.GetGCMemoryInfo();
+        return ((nuint)Math.Max(0, memory.TotalAvailableMemoryBytes - memory.MemoryLoadBytes), (nuint)memory.TotalAvailableMemoryBytes);
+    }
 
     public override void Upload(ReadOnlySpan<byte> from, nint to) => from.CopyTo(new Span<byte>((void*)to, from.Length));
 
     public override void Download(nint from, Span<byte> to) => new ReadOnlySpan<byte>((void*)from, to.Length).CopyTo(to);
 
-    public override void Copy(nint from, nint to, nuint bytes) => NativeMemory.Copy((void*)from, (void*)to, bytes);
+    public override void Copy(nint from, nint to, nuint bytes) => Do(() => NativeMemory.Copy((void*)from, (void*)to, bytes));
 
-    public override void Clear(nint block, nuint bytes) => NativeMemory.Clear((void*)block, bytes);
+    public override void Clear(nint block, nuint bytes) => Do(() => NativeMemory.Clear((void*)block, bytes));
 
     public override void Synchronize()
     {
@@ -131,6 +146,54 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
     }
 
     public override void Launch(in CudaLaunch launch, void* args, int bytes)
+    {
+        if (recorded is null)
+        {
+            Run(in launch, args, bytes);
+            return;
+        }
+        CudaLaunch kept = launch;
+        byte[] copy = new ReadOnlySpan<byte>(args, bytes).ToArray();
+        recorded.Add(() =>
+        {
+            fixed (byte* p = copy)
+            {
+                Run(in kept, p, copy.Length);
+            }
+        });
+    }
+
+    public override void BeginRecording() => recorded = [];
+
+    public override CudaRecording EndRecording()
+    {
+        var whole = new Recording(recorded!);
+        recorded = null;
+        return whole;
+    }
+
+    public override void DropRecording() => recorded = null;
+
+    public override double Time(Action work)
+    {
+        long began = Stopwatch.GetTimestamp();
+        work();
+        return Stopwatch.GetElapsedTime(began).TotalMilliseconds;
+    }
+
+    private void Do(Action action)
+    {
+        if (recorded is null)
+        {
+            action();
+        }
+        else
+        {
+            recorded.Add(action);
+        }
+    }
+
+    private void Run(in CudaLaunch launch, void* args, int bytes)
     {
         Launches[(launch.Name, launch.Type)] = Launches.GetValueOrDefault((launch.Name, launch.Type)) + 1;
         byte* name = Utf8StringMarshaller.ConvertToUnmanaged(launch.Name);
@@ -187,5 +250,14 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
     {
         public readonly int Together = together, Lazy = lazy, Order = order;
         public readonly uint Seed = seed;
+    }
+
+    private sealed class Recording(List<Action> launches) : CudaRecording
+    {
+        public override void Replay() => launches.ForEach(launch => launch());
+
+        public override void Dispose()
+        {
+        }
     }
 }

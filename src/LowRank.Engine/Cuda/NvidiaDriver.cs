@@ -6,48 +6,18 @@ namespace LowRank;
 
 /// <summary>An NVIDIA GPU through the CUDA driver: its primary context, or one that an application made itself. Kernels come from NVRTC or its cache.
 /// The first error that the device reports makes it unusable, and every later one names that cause.</summary>
-internal sealed unsafe class NvidiaDriver : CudaDriver
+internal sealed unsafe partial class NvidiaDriver : CudaDriver
 {
-    private const int OldestDriver = 12000;
     private readonly int device;
-    private readonly nint context, stream;
-    private readonly bool owned;
+    private readonly nint context;
+    private readonly CudaHandle? primary;
+    private readonly CudaHandle stream;
     private readonly CudaCompiler compiler = new(CudaCache.Default);
-    private readonly Dictionary<CudaVariant, nint> modules = [];
+    private readonly Dictionary<CudaVariant, CudaHandle> modules = [];
     private readonly Dictionary<(string File, string Name, DType Type), (nint Function, int Shared)> functions = [];
+    private (CudaHandle Start, CudaHandle End)? clock;
+    private CudaLaunch last;
     private string? broken;
-
-    /// <summary>The GPU of that number, in its primary context.</summary>
-    public NvidiaDriver(int ordinal)
-    {
-        Start();
-        Check(Cuda.DeviceGetCount(out int count), "cuDeviceGetCount");
-        if (ordinal < 0 || ordinal >= count)
-        {
-            throw new DeviceException($"cuda:{ordinal} is not there, want one of the {count} GPUs that the driver lists, from 0");
-        }
-        Check(Cuda.DeviceGet(out device, ordinal), "cuDeviceGet");
-        Check(Cuda.DevicePrimaryCtxRetain(out context, device), "cuDevicePrimaryCtxRetain");
-        owned = true;
-        Name = $"cuda:{ordinal}";
-        (Architecture, Multiprocessors, stream) = Open(0);
-    }
-
-    /// <summary>A context and stream of the application's own (ManagedCuda, ILGPU, TorchSharp): both must outlive the device, which destroys neither.</summary>
-    /// <param name="context">CUcontext.</param>
-    /// <param name="stream">CUstream; 0 makes one.</param>
-    public NvidiaDriver(nint context, nint stream)
-    {
-        Start();
-        this.context = context;
-        Check(Cuda.CtxSetCurrent(context), "cuCtxSetCurrent");
-        Check(Cuda.CtxGetDevice(out device), "cuCtxGetDevice");
-        Name = $"cuda:{device}";
-        (Architecture, Multiprocessors, this.stream) = Open(stream);
-        adopted = stream != 0;
-    }
-
-    private readonly bool adopted;
 
     public override string Name { get; }
 
@@ -57,51 +27,26 @@ internal sealed unsafe class NvidiaDriver : CudaDriver
 
     public override bool IsHostMemory => false;
 
-    /// <summary>GPUs that the driver lists; 0 where there is no driver.</summary>
-    public static int Count => CudaLibraries.Has(CudaLibraries.Driver) && Cuda.Init(0) == 0 && Cuda.DeviceGetCount(out int count) == 0 ? count : 0;
-
-    /// <summary>Product name, architecture and memory of a GPU.</summary>
-    public static (string Product, string Architecture, long Memory) Describe(int ordinal)
-    {
-        Start();
-        Check(Cuda.DeviceGet(out int device, ordinal), "cuDeviceGet");
-        byte* name = stackalloc byte[128];
-        Check(Cuda.DeviceGetName(name, 128, device), "cuDeviceGetName");
-        Check(Cuda.DeviceTotalMem(out nuint bytes, device), "cuDeviceTotalMem");
-        return (Marshal.PtrToStringUTF8((nint)name)!, $"sm_{Capability(device)}", (long)bytes);
-    }
-
-    public override nint Allocate(nuint bytes)
-    {
-        Enter();
-        int status = Cuda.MemAlloc(out nint pointer, bytes);
-        if (status == Cuda.OutOfMemory)
-        {
-            _ = Cuda.MemGetInfo(out nuint free, out nuint total);
-            throw new DeviceException($"{Name}: no memory for a block of {bytes} bytes; {free} of {total} bytes are free. Use smaller batches, BF16 weights, or dispose what is not needed");
-        }
-        Require(status, "cuMemAlloc");
-        return pointer;
-    }
-
-    public override void Release(nint block)
-    {
-        if (broken is null)
-        {
-            Enter();
-            Require(Cuda.MemFree(block), "cuMemFree");
-        }
-    }
-
     public override void Upload(ReadOnlySpan<byte> from, nint to)
     {
+        const int AtOnce = 4096;
         Enter();
+        if (from.Length <= AtOnce)
+        {
+            // Memory that is surely pageable: the driver has copied it when the call returns, and nobody waits.
+            Span<byte> copy = stackalloc byte[AtOnce];
+            from.CopyTo(copy);
+            fixed (byte* p = copy)
+            {
+                Require(Cuda.MemcpyHtoDAsync(to, p, (nuint)from.Length, stream.Value), "cuMemcpyHtoD");
+            }
+            return;
+        }
         fixed (byte* p = from)
         {
-            // Pageable memory is staged before the call returns, in the order of the stream.
-            Require(Cuda.MemcpyHtoDAsync(to, p, (nuint)from.Length, stream), "cuMemcpyHtoD");
+            Require(Cuda.MemcpyHtoDAsync(to, p, (nuint)from.Length, stream.Value), "cuMemcpyHtoD");
         }
-        Require(Cuda.StreamSynchronize(stream), "cuMemcpyHtoD");
+        Wait("a kernel before this copy, or the copy,");
     }
 
     public override void Download(nint from, Span<byte> to)
@@ -109,27 +54,27 @@ internal sealed unsafe class NvidiaDriver : CudaDriver
         Enter();
         fixed (byte* p = to)
         {
-            Require(Cuda.MemcpyDtoHAsync(p, from, (nuint)to.Length, stream), "cuMemcpyDtoH");
-            Require(Cuda.StreamSynchronize(stream), "a kernel before this copy, or the copy,");
+            Require(Cuda.MemcpyDtoHAsync(p, from, (nuint)to.Length, stream.Value), "cuMemcpyDtoH");
+            Wait("a kernel before this copy, or the copy,");
         }
     }
 
     public override void Copy(nint from, nint to, nuint bytes)
     {
         Enter();
-        Require(Cuda.MemcpyDtoDAsync(to, from, bytes, stream), "cuMemcpyDtoD");
+        Require(Cuda.MemcpyDtoDAsync(to, from, bytes, stream.Value), "cuMemcpyDtoD");
     }
 
     public override void Clear(nint block, nuint bytes)
     {
         Enter();
-        Require(Cuda.MemsetD8Async(block, 0, bytes, stream), "cuMemsetD8");
+        Require(Cuda.MemsetD8Async(block, 0, bytes, stream.Value), "cuMemsetD8");
     }
 
     public override void Synchronize()
     {
         Enter();
-        Require(Cuda.StreamSynchronize(stream), "a kernel");
+        Wait("a kernel");
     }
 
     public override TensorMap Encode(nint data, DType type, long rows, long cols, int boxRows, int boxCols)
@@ -157,32 +102,117 @@ internal sealed unsafe class NvidiaDriver : CudaDriver
         Enter();
         nint function = Function(in launch);
         void** parameters = stackalloc void*[1] { args };
-        int status = Cuda.LaunchKernel(function, launch.Blocks.X, launch.Blocks.Y, launch.Blocks.Z, (uint)launch.Threads, 1, 1, (uint)launch.SharedBytes, stream, parameters, null);
+        int status;
+        if (launch.Together)
+        {
+            var together = new Cuda.LaunchAttribute { Id = Cuda.LaunchAttribute.Cooperative, Value = 1 };
+            var config = new Cuda.LaunchConfig
+            {
+                GridX = launch.Blocks.X,
+                GridY = launch.Blocks.Y,
+                GridZ = launch.Blocks.Z,
+                BlockX = (uint)launch.Threads,
+                BlockY = 1,
+                BlockZ = 1,
+                SharedBytes = (uint)launch.SharedBytes,
+                Stream = stream.Value,
+                Attributes = &together,
+                Count = 1,
+            };
+            status = Cuda.LaunchKernelEx(&config, function, parameters, null);
+        }
+        else
+        {
+            status = Cuda.LaunchKernel(function, launch.Blocks.X, launch.Blocks.Y, launch.Blocks.Z, (uint)launch.Threads, 1, 1, (uint)launch.SharedBytes, stream.Value, parameters, null);
+        }
         if (status != 0)
         {
             Fail(status, launch.ToString());
         }
+        last = launch;
+        if (WaitsForLaunches)
+        {
+            Require(Cuda.StreamSynchronize(stream.Value), launch.ToString());
+        }
+    }
+
+    public override void BeginRecording()
+    {
+        Enter();
+        Require(Cuda.StreamBeginCapture(stream.Value, Cuda.CaptureRelaxed), "cuStreamBeginCapture");
+    }
+
+    public override CudaRecording EndRecording()
+    {
+        Enter();
+        Require(Cuda.StreamEndCapture(stream.Value, out nint graph), "cuStreamEndCapture");
+        int status = Cuda.GraphInstantiate(out nint executable, graph, 0);
+        _ = Cuda.GraphDestroy(graph);
+        Require(status, "cuGraphInstantiate");
+        return new Recording(this, new CudaHandle(executable, &Cuda.GraphExecDestroy, stream));
+    }
+
+    public override void DropRecording()
+    {
+        if (Cuda.StreamEndCapture(stream.Value, out nint graph) == 0 && graph != 0)
+        {
+            _ = Cuda.GraphDestroy(graph);
+        }
+    }
+
+    public override double Time(Action work)
+    {
+        Enter();
+        (CudaHandle start, CudaHandle end) = clock ??= (NewEvent(), NewEvent());
+        Require(Cuda.EventRecord(start.Value, stream.Value), "cuEventRecord");
+        work();
+        Require(Cuda.EventRecord(end.Value, stream.Value), "cuEventRecord");
+        Require(Cuda.EventSynchronize(end.Value), $"a kernel (the last one launched was {last})");
+        Require(Cuda.EventElapsedTime(out float milliseconds, start.Value, end.Value), "cuEventElapsedTime");
+        return milliseconds;
+    }
+
+    protected override nint TryAllocate(nuint bytes)
+    {
+        Enter();
+        int status = Cuda.MemAlloc(out nint pointer, bytes);
+        if (status == Cuda.OutOfMemory)
+        {
+            return 0;
+        }
+        Require(status, "cuMemAlloc");
+        return pointer;
+    }
+
+    // It waits for what runs. Where memory is given back nobody expects an error; the next call reports it.
+    protected override void Free(nint block)
+    {
+        if (broken is null && Cuda.CtxSetCurrent(context) == 0)
+        {
+            Note(Cuda.MemFree(block), "a kernel before memory was freed");
+        }
+    }
+
+    protected override (nuint Free, nuint Total) Room()
+    {
+        _ = Cuda.MemGetInfo(out nuint free, out nuint total);
+        return (free, total);
     }
 
     protected override void Dispose(bool disposing)
     {
-        if (broken is null)
+        if (broken is null && Cuda.CtxSetCurrent(context) == 0)
         {
-            _ = Cuda.CtxSetCurrent(context);
-            _ = Cuda.StreamSynchronize(stream);
-            foreach (nint module in modules.Values)
-            {
-                _ = Cuda.ModuleUnload(module);
-            }
-            if (!adopted)
-            {
-                _ = Cuda.StreamDestroy(stream);
-            }
+            _ = Cuda.StreamSynchronize(stream.Value);
         }
-        if (owned)
+        clock?.Start.Dispose();
+        clock?.End.Dispose();
+        foreach (CudaHandle module in modules.Values)
         {
-            _ = Cuda.DevicePrimaryCtxRelease(device);
+            module.Dispose();
         }
+        stream.Dispose();
+        primary?.Dispose();
         base.Dispose(disposing);
     }
 
@@ -193,17 +223,17 @@ internal sealed unsafe class NvidiaDriver : CudaDriver
         if (!functions.TryGetValue(key, out (nint Function, int Shared) known))
         {
             var variant = new CudaVariant(launch.File, launch.Type, Architecture);
-            if (!modules.TryGetValue(variant, out nint module))
+            if (!modules.TryGetValue(variant, out CudaHandle? module))
             {
                 fixed (byte* image = compiler.Get(variant).Cubin)
                 {
-                    Require(Cuda.ModuleLoadData(out module, image), $"loading {variant}");
+                    Require(Cuda.ModuleLoadData(out nint loaded, image), $"loading {variant}");
+                    modules.Add(variant, module = new CudaHandle(loaded, &Cuda.ModuleUnload, primary));
                 }
-                modules.Add(variant, module);
             }
             fixed (byte* name = Encoding.UTF8.GetBytes(launch.Name + "\0"))
             {
-                int status = Cuda.ModuleGetFunction(out known.Function, module, name);
+                int status = Cuda.ModuleGetFunction(out known.Function, module.Value, name);
                 if (status != 0)
                 {
                     throw new KernelException($"{launch}: {launch.File} declares no such kernel ({Words(status)})");
@@ -219,47 +249,32 @@ internal sealed unsafe class NvidiaDriver : CudaDriver
         return known.Function;
     }
 
-    private static void Start()
+    private CudaHandle NewEvent()
     {
-        if (!CudaLibraries.Has(CudaLibraries.Driver))
-        {
-            throw new DeviceException(CudaLibraries.Diagnosis(CudaLibraries.Driver));
-        }
-        Check(Cuda.Init(0), "cuInit");
-        Check(Cuda.DriverGetVersion(out int version), "cuDriverGetVersion");
-        if (version < OldestDriver)
-        {
-            throw new DeviceException($"the CUDA driver is version {version / 1000}.{version % 1000 / 10}, want {OldestDriver / 1000}.0 or newer: update NVIDIA's display driver");
-        }
+        Require(Cuda.EventCreate(out nint made, 0), "cuEventCreate");
+        return new CudaHandle(made, &Cuda.EventDestroy, primary);
     }
 
-    private (int Architecture, int Multiprocessors, nint Stream) Open(nint given)
-    {
-        const uint NonBlocking = 1;
-        Check(Cuda.CtxSetCurrent(context), "cuCtxSetCurrent");
-        Check(Cuda.DeviceGetAttribute(out int multiprocessors, Cuda.MultiprocessorCount, device), "cuDeviceGetAttribute");
-        nint made = given;
-        if (given == 0)
-        {
-            Check(Cuda.StreamCreate(out made, NonBlocking), "cuStreamCreate");
-        }
-        return (Capability(device), multiprocessors, made);
-    }
-
-    private static int Capability(int device)
-    {
-        Check(Cuda.DeviceGetAttribute(out int major, Cuda.ComputeCapabilityMajor, device), "cuDeviceGetAttribute");
-        Check(Cuda.DeviceGetAttribute(out int minor, Cuda.ComputeCapabilityMinor, device), "cuDeviceGetAttribute");
-        return (10 * major) + minor;
-    }
-
+    /// <summary>Another library, or another device, may have made its own context current on this thread.</summary>
     private void Enter()
     {
         if (broken is not null)
         {
-            throw new DeviceException($"{Name} cannot be used any more: {broken}");
+            throw new DeviceException($"{Name} cannot be used any more: {broken}. Dispose the device and open it again; what was in its memory is lost");
         }
-        Check(Cuda.CtxSetCurrent(context), "cuCtxSetCurrent");
+        if (Cuda.CtxGetCurrent(out nint current) != 0 || current != context)
+        {
+            Check(Cuda.CtxSetCurrent(context), "cuCtxSetCurrent");
+        }
+    }
+
+    private void Wait(string what)
+    {
+        int status = Cuda.StreamSynchronize(stream.Value);
+        if (status != 0)
+        {
+            Fail(status, $"{what} (the last one launched was {last}; {nameof(Device.CheckLaunches)} tells which it is)");
+        }
     }
 
     private void Require(int status, string what)
@@ -272,10 +287,17 @@ internal sealed unsafe class NvidiaDriver : CudaDriver
 
     private void Fail(int status, string what)
     {
-        // Errors from 700 on have destroyed the context; 2, 1 and 400 leave it as it was.
-        string words = $"{what} failed: {Words(status)}";
-        broken = status >= 700 || status == 214 || status == 999 ? words : null;
-        throw new KernelException($"{Name}: {words}");
+        Note(status, what);
+        throw new KernelException($"{Name}: {what} failed: {Words(status)}");
+    }
+
+    // Errors from 700 on, but those of captures, have destroyed the context; 2, 1 and 400 leave it as it was.
+    private void Note(int status, string what)
+    {
+        if (status is (>= 700 and < 900) or 214 or 999)
+        {
+            broken ??= $"{what} failed: {Words(status)}";
+        }
     }
 
     private static void Check(int status, string what)
@@ -290,5 +312,16 @@ internal sealed unsafe class NvidiaDriver : CudaDriver
     {
         string name = Cuda.GetErrorName(status, out byte* n) == 0 ? Marshal.PtrToStringUTF8((nint)n)! : $"CUresult {status}";
         return Cuda.GetErrorString(status, out byte* s) == 0 ? $"{name} ({Marshal.PtrToStringUTF8((nint)s)})" : name;
+    }
+
+    private sealed class Recording(NvidiaDriver driver, CudaHandle executable) : CudaRecording
+    {
+        public override void Replay()
+        {
+            driver.Enter();
+            driver.Require(Cuda.GraphLaunch(executable.Value, driver.stream.Value), "cuGraphLaunch");
+        }
+
+        public override void Dispose() => executable.Dispose();
     }
 }

@@ -21,5 +21,9 @@ public sealed record Dropout(double P, ulong Seed, ulong Stream) : Op
     /// <inheritdoc/>
     public override Cost Cost(Inputs inputs) => new(10 * inputs[0].Shape.Count, 2 * inputs[0].Shape.Count * inputs[0].DType.Size());
 
-    private void Launch(Tensor x, nint y, uint add) => x.Device.Launch(Kernels.Dropout, new DropoutArgs { X = x.Data, Y = y, Count = x.Shape.Count, Seed = Seed, Stream = Stream, P = P, DType = x.DType, Add = add });
+    private void Launch(Tensor x, nint y, uint add)
+    {
+        x.Device.RequireNotRecording($"{this}, whose replays would all drop the same elements,");
+        x.Device.Launch(Kernels.Dropout, new DropoutArgs { X = x.Data, Y = y, Count = x.Shape.Count, Seed = Seed, Stream = Stream, P = P, DType = x.DType, Add = add });
+    }
 }
