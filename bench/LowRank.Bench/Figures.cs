@@ -5,6 +5,9 @@ namespace LowRank.Bench;
 /// <summary>Figures that are no comparison: start of the command line, size of the library, resident bytes of a layer.</summary>
 public static class Figures
 {
+    /// <summary>Name for <c>--group</c>.</summary>
+    public const string Group = "figures";
+
     private static readonly string[] Library = ["LowRank.Interop.dll", "LowRank.Engine.dll", "LowRank.Formats.dll", "LowRank.Adapters.dll", "LowRank.Training.dll", "LowRank.Models.dll", "liblowrank_cpu.so"];
 
     /// <summary>All of them; the command line's start only where it has been built.</summary>
@@ -12,6 +15,7 @@ public static class Figures
     {
         List<Figure> figures = [new("library with its native part", Library.Sum(f => new FileInfo(Path.Combine(AppContext.BaseDirectory, f)).Length) / 1e6, "MB")];
         figures.AddRange(Resident(device));
+        figures.Add(new("launch of a CUDA kernel (fill), what the engine adds to the driver's call, median of 15", LaunchCost.Measure(), "us"));
         string cli = Path.GetFullPath(Path.Combine(Testing.Golden.Repository, "src", "LowRank.Cli", "bin", "Release", "net10.0", "lowrank"));
         if (File.Exists(cli))
         {

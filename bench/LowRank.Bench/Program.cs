@@ -68,9 +68,10 @@ public static class Program
 
     private static int Measure(TimeSpan perRow, string? json, string[] groups, bool keep, string? into, CancellationToken stop)
     {
-        if (groups.Except(Rows.All.Select(r => r.Group)).FirstOrDefault() is { } unknown)
+        string[] known = [.. Rows.All.Select(r => r.Group).Distinct(), Figures.Group];
+        if (groups.Except(known).FirstOrDefault() is { } unknown)
         {
-            Console.Error.WriteLine($"--group is '{unknown}', want one of {string.Join(", ", Rows.All.Select(r => r.Group).Distinct())}");
+            Console.Error.WriteLine($"--group is '{unknown}', want one of {string.Join(", ", known)}");
             return Usage;
         }
         if (TorchRuntime.Missing is { } reason)
@@ -102,7 +103,11 @@ public static class Program
                 Console.Error.WriteLine(error.Message);
             }
         }
-        IReadOnlyList<Figure> figures = groups.Length == 0 && !stop.IsCancellationRequested ? Figures.Measure(device) : [];
+        IReadOnlyList<Figure> figures = (groups.Length == 0 || groups.Contains(Figures.Group)) && !stop.IsCancellationRequested ? Figures.Measure(device) : [];
+        foreach (Figure figure in figures)
+        {
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{figure.Name}: {figure.Value:G4} {figure.Unit}"));
+        }
         var report = new Report(DateTimeOffset.UtcNow.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture), machine.Cpu, machine.Isa, TorchRuntime.Name, machine.Measured, results, figures);
         if (keep && json is not null && File.Exists(json))
         {

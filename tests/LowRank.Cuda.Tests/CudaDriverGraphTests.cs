@@ -4,13 +4,9 @@ using Xunit;
 namespace LowRank.Cuda.Tests;
 
 /// <summary>Steps that are recorded once and replayed.</summary>
-public sealed class CudaDriverGraphTests : IDisposable
+public class CudaDriverGraphTests
 {
     private const int Steps = 6;
-
-    public CudaDriverGraphTests() => StandIn.Set("");
-
-    public void Dispose() => StandIn.Set("");
 
     public static TheoryData<string, string> Runs()
     {

@@ -22,7 +22,7 @@ public class CudaDriverOpTests
     [Theory, MemberData(nameof(Rows))]
     public void Forward_and_gradients_have_the_bits_of_the_emulator(int row, DType type, string name)
     {
-        StandIn.Set("");
+        using StandIn.Faults none = StandIn.With("");
         using Device device = Devices.Open("cuda:0"), reference = Devices.Open("emulated");
         var run = new OpRun(OpRows.All[row], type);
         (double[] y, double[]?[] gradients) = run.On(device, type);

@@ -20,7 +20,14 @@ internal static unsafe class StandIn
         Environment.SetEnvironmentVariable("LOWRANK_CACHE", Path.Combine(AppContext.BaseDirectory, "fake_cache"));
     }
 
-    /// <summary>What goes wrong on this thread from here on, as fake.h says; "" for nothing. Counts start again.</summary>
+    /// <summary>What goes wrong on this thread until the result is disposed, as fake.h says; "" for nothing. Counts start again.</summary>
+    public static Faults With(string faults)
+    {
+        Set(faults);
+        return default;
+    }
+
+    /// <summary>What goes wrong on this thread from here on.</summary>
     public static void Set(string faults)
     {
         fixed (byte* text = Encoding.UTF8.GetBytes(faults + "\0"))
@@ -37,6 +44,9 @@ internal static unsafe class StandIn
             return ((delegate* unmanaged<byte*, long>)Export("lr_fake_count"))(text);
         }
     }
+
+    /// <summary>Modules, streams, graphs and events that this thread has made and nobody has ended.</summary>
+    public static long Alive => ((delegate* unmanaged<long>)Export("lr_fake_alive"))();
 
     /// <summary>The emulator's report of a launch that failed on this thread.</summary>
     public static string Trouble => Marshal.PtrToStringUTF8(((delegate* unmanaged<nint>)Export("lr_fake_trouble"))())!;
@@ -93,4 +103,10 @@ internal static unsafe class StandIn
     }
 
     private static nint Export(string name) => NativeLibrary.GetExport(Library.Value, name);
+
+    /// <summary>Ends what goes wrong.</summary>
+    internal readonly struct Faults : IDisposable
+    {
+        public void Dispose() => Set("");
+    }
 }

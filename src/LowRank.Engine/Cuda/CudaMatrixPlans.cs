@@ -216,7 +216,7 @@ internal static class CudaMatrixPlans
         Pad(on, a.DType, a.B, a.N, a.R, b16, a.N, rank);
         on.Clear(flags, flagBytes);
         long stage = 2L * Depth * (Rows + width + rank);
-        return on.Run("lora_sm90.cu", $"lora_forward_n{width}_r{rank}", a.DType, (Math.Min((long)rowTiles * colTiles, on.Multiprocessors), 1, 1), Threads, (int)((Stages * stage) + (2 * Stages * 8)), new LoraSm90Args
+        return on.Run("lora_sm90.cu", HopperName(width, rank), a.DType, (Math.Min((long)rowTiles * colTiles, on.Multiprocessors), 1, 1), Threads, (int)((Stages * stage) + (2 * Stages * 8)), new LoraSm90Args
         {
             X = on.Map(a.X, a.DType, a.Tokens, a.K, Rows, Depth),
             W = on.Map(a.W, a.DType, a.N, a.K, width, Depth),
@@ -239,6 +239,17 @@ internal static class CudaMatrixPlans
 
         static long Round(long bytes) => (bytes + 255) & ~255L;
     }
+
+    // Constants, because a launch allocates nothing.
+    private static string HopperName(int width, int rank) => (width, rank) switch
+    {
+        (128, 16) => "lora_forward_n128_r16",
+        (128, 32) => "lora_forward_n128_r32",
+        (128, _) => "lora_forward_n128_r64",
+        (_, 16) => "lora_forward_n256_r16",
+        (_, 32) => "lora_forward_n256_r32",
+        _ => "lora_forward_n256_r64",
+    };
 
     private static void Pad(CudaStream on, DType type, nint from, int fromRows, int fromCols, nint to, int rows, int cols) =>
         on.Run("rows.cu", "pad", type, (Math.Min((((long)rows * cols) + 255) / 256, 32L * on.Multiprocessors), 1, 1), 256, 0, new PadArgs { From = from, To = to, FromRows = fromRows, FromCols = fromCols, Rows = rows, Cols = cols });

@@ -16,18 +16,22 @@ internal static class CudaPlans
 
     public static CudaPlan<BinaryGradArgs> GatedGrad(string name) => (CudaStream on, in BinaryGradArgs a) => on.Run(Pointwise, name, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
 
-    public static CudaPlan<BinaryGradArgs> BinaryGrad(string name) => (CudaStream on, in BinaryGradArgs a) =>
+    public static CudaPlan<BinaryGradArgs> BinaryGrad(string name)
     {
-        if (a.Dx != 0)
+        string x = name + "_x", z = name + "_z";     // made once: a launch allocates nothing
+        return (CudaStream on, in BinaryGradArgs a) =>
         {
-            on.Run(Pointwise, name + "_x", a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
-        }
-        if (a.Dz != 0)
-        {
-            on.Run(Pointwise, name + "_z", a.DType, ((a.Period + 31) / 32, 1, 1), Threads, 8 * 32 * sizeof(float), in a);
-        }
-        return true;
-    };
+            if (a.Dx != 0)
+            {
+                on.Run(Pointwise, x, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
+            }
+            if (a.Dz != 0)
+            {
+                on.Run(Pointwise, z, a.DType, ((a.Period + 31) / 32, 1, 1), Threads, 8 * 32 * sizeof(float), in a);
+            }
+            return true;
+        };
+    }
 
     public static bool ScaleRows(CudaStream on, in ScaleRowsArgs a) => on.Run(Pointwise, "scale_rows_forward", a.DType, (a.Rows, 1, 1), Threads, 0, in a);
 

@@ -101,11 +101,13 @@ internal sealed class CudaDevice : Device
                 Free(workspace);
             }
         }
-        return (recording.Replay, () =>
+        return (recording.Replay, Release);
+
+        void Release()
         {
             recording.Dispose();
             Free(workspace);
-        });
+        }
     }
 
     protected override void Dispose(bool disposing)

@@ -43,6 +43,7 @@ struct State {
     void set(const char* text);
 };
 extern thread_local State state;
+extern thread_local int64_t handles;
 
 struct Allocation {
     size_t bytes;

@@ -9,6 +9,7 @@ namespace fake {
 std::recursive_mutex guard;
 std::set<const void*> alive;
 thread_local State state;
+thread_local int64_t handles = 0;
 
 namespace {
 thread_local Context* chosen = nullptr;
@@ -70,6 +71,8 @@ LR_EXPORT void lr_fake_set(const char* text) {
 }
 // Calls of a kind on this thread since lr_fake_set: launch, graph, allocate, synchronize, set_current.
 LR_EXPORT int64_t lr_fake_count(const char* what) { return state.counts[what]; }
+// Modules, streams, graphs and events that this thread has made and nobody has ended
+LR_EXPORT int64_t lr_fake_alive() { return handles; }
 LR_EXPORT const char* lr_fake_trouble() { return state.trouble.c_str(); }
 
 LR_EXPORT int cuInit(unsigned) {

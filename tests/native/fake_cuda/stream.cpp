@@ -72,11 +72,13 @@ double now() {
 template <class T> T* made(T* handle) {
     std::lock_guard<std::recursive_mutex> lock(guard);
     alive.insert(handle);
+    ++handles;
     return handle;
 }
 template <class T> int destroyed(T* handle) {
     std::lock_guard<std::recursive_mutex> lock(guard);
     if (alive.erase(handle) == 0) return InvalidHandle;
+    --handles;
     delete handle;
     return Success;
 }
@@ -115,8 +117,9 @@ LR_EXPORT int cuModuleGetFunction(Kernel** function, Module* module, const char*
     static const Find find = emulated<Find>("lr_emu_find");
     if (!find || !find(name, module->dtype, &kernel.args_bytes, &kernel.threads)) return NotFound;
     module->kernels.push_back(std::make_unique<Kernel>(kernel));
-    *function = made(module->kernels.back().get());
-    return Success;
+    std::lock_guard<std::recursive_mutex> lock(guard);
+    *function = module->kernels.back().get();
+    return alive.insert(*function), Success;
 }
 LR_EXPORT int cuFuncSetAttribute(Kernel* function, int attribute, int value) {
     if (!lives(function)) return InvalidHandle;
