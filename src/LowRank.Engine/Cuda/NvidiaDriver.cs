@@ -46,7 +46,7 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
         {
             Require(Cuda.MemcpyHtoDAsync(to, p, (nuint)from.Length, stream.Value), "cuMemcpyHtoD");
         }
-        Wait("a kernel before this copy, or the copy,");
+        Require(Cuda.StreamSynchronize(stream.Value), "cuMemcpyHtoD");
     }
 
     public override void Download(nint from, Span<byte> to)
@@ -55,7 +55,7 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
         fixed (byte* p = to)
         {
             Require(Cuda.MemcpyDtoHAsync(p, from, (nuint)to.Length, stream.Value), "cuMemcpyDtoH");
-            Wait("a kernel before this copy, or the copy,");
+            Require(Cuda.StreamSynchronize(stream.Value), "cuMemcpyDtoH");
         }
     }
 
@@ -74,7 +74,7 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
     public override void Synchronize()
     {
         Enter();
-        Wait("a kernel");
+        Require(Cuda.StreamSynchronize(stream.Value), "cuStreamSynchronize");
     }
 
     public override TensorMap Encode(nint data, DType type, long rows, long cols, int boxRows, int boxCols)
@@ -167,7 +167,7 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
         Require(Cuda.EventRecord(start.Value, stream.Value), "cuEventRecord");
         work();
         Require(Cuda.EventRecord(end.Value, stream.Value), "cuEventRecord");
-        Require(Cuda.EventSynchronize(end.Value), $"a kernel (the last one launched was {last})");
+        Require(Cuda.EventSynchronize(end.Value), "cuEventSynchronize");
         Require(Cuda.EventElapsedTime(out float milliseconds, start.Value, end.Value), "cuEventElapsedTime");
         return milliseconds;
     }
@@ -189,7 +189,11 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
     {
         if (broken is null && Cuda.CtxSetCurrent(context) == 0)
         {
-            Note(Cuda.MemFree(block), "a kernel before memory was freed");
+            int status = Cuda.MemFree(block);
+            if (status != 0)
+            {
+                Note(status, "cuMemFree");
+            }
         }
     }
 
@@ -268,15 +272,6 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
         }
     }
 
-    private void Wait(string what)
-    {
-        int status = Cuda.StreamSynchronize(stream.Value);
-        if (status != 0)
-        {
-            Fail(status, $"{what} (the last one launched was {last}; {nameof(Device.CheckLaunches)} tells which it is)");
-        }
-    }
-
     private void Require(int status, string what)
     {
         if (status != 0)
@@ -287,17 +282,20 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
 
     private void Fail(int status, string what)
     {
-        Note(status, what);
-        throw new KernelException($"{Name}: {what} failed: {Words(status)}");
+        string words = Note(status, what);
+        throw new KernelException($"{Name}: {words}");
     }
 
-    // Errors from 700 on, but those of captures, have destroyed the context; 2, 1 and 400 leave it as it was.
-    private void Note(int status, string what)
+    // Errors from 700 on, but those of captures, have destroyed the context; 2, 1 and 400 leave it as it was. They are of a kernel before this call.
+    private string Note(int status, string what)
     {
+        string words = $"{what} failed: {Words(status)}";
         if (status is (>= 700 and < 900) or 214 or 999)
         {
-            broken ??= $"{what} failed: {Words(status)}";
+            broken = WaitsForLaunches || last.Name is null ? words : $"{words}; the kernel launched last is {last}, {nameof(Device.CheckLaunches)} tells which one failed";
+            return broken;
         }
+        return words;
     }
 
     private static void Check(int status, string what)
