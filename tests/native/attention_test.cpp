@@ -44,12 +44,12 @@ void attention() {
             const std::string label = std::to_string(T) + "x" + std::to_string(S) + "x" + std::to_string(D) + (c.causal ? " causal" : "");
             // A rounded y enters the gradients through its product with dy, and sums that cancel lose some of theirs: hence the slack.
             run(KERNEL(attention_forward, AttentionArgs), label, type, {&q, &k, &v, &mask}, {{&y, [&](int64_t i) { return wy[size_t(i)]; }}, {&lse, [&](int64_t i) { return wl[size_t(i)]; }}},
-                [&](int32_t t) { return AttentionArgs{q.data, k.data, v.data, allowed, y.data, lse.data, c.batch, c.queries, c.keys, c.heads, c.kv_heads, c.dim, c.causal, scale, t}; });
+                [&](int32_t t) { return AttentionArgs{q.data, k.data, v.data, allowed, y.data, lse.data, c.batch, c.queries, c.keys, c.heads, c.kv_heads, c.dim, c.causal, 0, scale, t}; });
             for (uint32_t add : {0u, 7u})
                 run(KERNEL(attention_backward, AttentionGradArgs), label, type, {&q, &k, &v, &mask, &saved_y, &saved_lse, &dy},
                     {{&dq, [&](int64_t i) { return (add ? dq[i] : 0) + wq[size_t(i)]; }, 4}, {&dk, [&](int64_t i) { return (add ? dk[i] : 0) + wk[size_t(i)]; }, 4}, {&dv, [&](int64_t i) { return (add ? dv[i] : 0) + wv[size_t(i)]; }}},
                     [&](int32_t t) {
-                        return AttentionGradArgs{q.data, k.data, v.data, allowed, saved_y.data, saved_lse.data, dy.data, dq.data, dk.data, dv.data, c.batch, c.queries, c.keys, c.heads, c.kv_heads, c.dim, c.causal, scale, t, add};
+                        return AttentionGradArgs{q.data, k.data, v.data, allowed, saved_y.data, saved_lse.data, dy.data, dq.data, dk.data, dv.data, c.batch, c.queries, c.keys, c.heads, c.kv_heads, c.dim, c.causal, 0, scale, t, add};
                     });
         }
 }

@@ -129,7 +129,7 @@ void layer_norm() {
             auto hat = [&](int64_t i) { return (x[i] - mean[size_t(i / k)]) * rstd[size_t(i / k)]; };
             run(KERNEL(layer_norm_forward, LayerNormArgs), "", type, {&x, &w, &b},
                 {{&y, [&](int64_t i) { return hat(i) * w[i % k] + b[i % k]; }}, {&stats, [&](int64_t i) { return (i & 1 ? rstd : mean)[size_t(i / 2)]; }}},
-                [&, r = rows](int32_t t) { return LayerNormArgs{x.data, w.data, b.data, y.data, stats.data, r, int32_t(k), eps, t}; });
+                [&, r = rows](int32_t t) { return LayerNormArgs{x.data, w.data, b.data, y.data, stats.data, r, int32_t(k), eps, t, 0}; });
             Buffer saved(LR_F32, 2 * rows);
             for (int64_t r = 0; r < rows; ++r) saved.put(2 * r, mean[size_t(r)]), saved.put(2 * r + 1, rstd[size_t(r)]);
             auto want = [&](int64_t i) {
@@ -144,7 +144,7 @@ void layer_norm() {
             };
             run(KERNEL(layer_norm_backward, LayerNormGradArgs), "", type, {&x, &w, &saved, &dy},
                 {{&dx, want, 4}, {&dw, [&](int64_t c) { return dw[c] + column(c, true); }, 4}, {&db, [&](int64_t c) { return column(c, false); }}},
-                [&, r = rows](int32_t t) { return LayerNormGradArgs{x.data, w.data, saved.data, dy.data, dx.data, dw.data, db.data, r, int32_t(k), t, 3}; });
+                [&, r = rows](int32_t t) { return LayerNormGradArgs{x.data, w.data, saved.data, dy.data, dx.data, dw.data, db.data, r, int32_t(k), t, 0, 3}; });
         }
 }
 

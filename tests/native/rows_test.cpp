@@ -181,11 +181,11 @@ void empty_calls() {
         expect("gelu_forward", KERNEL(gelu_forward, UnaryArgs).levels[level](&unary));
         const ConvertArgs convert{nullptr, nullptr, 0, LR_F32, LR_BF16};
         expect("convert", KERNEL(convert, ConvertArgs).levels[level](&convert));
-        const LayerNormArgs norm{nullptr, nullptr, nullptr, nullptr, nullptr, 0, 1 << 30, 0, LR_F32};
+        const LayerNormArgs norm{nullptr, nullptr, nullptr, nullptr, nullptr, 0, 1 << 30, 0, LR_F32, 0};
         expect("layer_norm_forward", KERNEL(layer_norm_forward, LayerNormArgs).levels[level](&norm));
         const TransposeArgs transpose{nullptr, nullptr, 0, 1 << 30, 1 << 30, LR_F32, 0};
         expect("transpose", KERNEL(transpose, TransposeArgs).levels[level](&transpose));
-        const AttentionArgs attention{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 8, 8, 2, 2, 4, 0, 1, LR_F32};
+        const AttentionArgs attention{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 8, 8, 2, 2, 4, 0, 0, 1, LR_F32};
         expect("attention_forward", KERNEL(attention_forward, AttentionArgs).levels[level](&attention));
         const AdamWArgs adam{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, 0, 0, 0, 0, 1, 0, 0, LR_F32};
         expect("adamw", KERNEL(adamw, AdamWArgs).levels[level](&adam));
