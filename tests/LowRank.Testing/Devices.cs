@@ -11,9 +11,6 @@ public static class Devices
     /// <summary>Opens the device that stands for this one in runs of a type: a GPU has no F64 kernels, and the float64 references need host memory.</summary>
     public static Device Open(string name, DType type) => Open(type == DType.F64 && name.StartsWith("cuda", StringComparison.Ordinal) ? "cpu" : name);
 
-    /// <summary>Opens the device that stands for this one in runs of a type: a GPU has no F64 kernels, and the float64 references need host memory.</summary>
-    public static Device Open(string name, DType type) => Open(type == DType.F64 && name.StartsWith("cuda", StringComparison.Ordinal) ? "cpu" : name);
-
     /// <summary>Opens one with memory checks: fresh memory is NaN and every tensor is guarded.</summary>
     public static Device Open(string name)
     {
