@@ -114,7 +114,7 @@ public class TileTests
         foreach (EmulatorSchedule schedule in EmulatorTests.Schedules)
         {
             driver.Schedule = schedule;
-            List<byte[]> bits = [.. new LoraCase(70, 136, 320, 12, [], []) { Bias = true }.Run(driver, type).Select(r => r.Bits)];
+            List<byte[]> bits = [.. new LoraCase(40, 136, 136, 12, [], []) { Bias = true }.Run(driver, type).Select(r => r.Bits)];
             first ??= bits;
             Assert.All(bits.Zip(first), pair => Assert.True(pair.First.AsSpan().SequenceEqual(pair.Second), $"{schedule}: bits differ from those of the first schedule"));
         }
