@@ -69,7 +69,7 @@ struct Block {
 // missing wait shows. A correct kernel gives the same bits in both, in every order.
 struct Schedule {
     bool lazy = false;
-    int order = 0; // of threads in a round: 0 forward, 1 backward, 2 strided
+    int order = 0; // of threads in a round: 0 forward, 1 backward, 2 strided; 1 and 2 with warps of different pace
     uint32_t random = 1;
     uint64_t round = 0, progress = 0; // round of the last event that was not a wait
     std::string failure;

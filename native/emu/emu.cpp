@@ -35,7 +35,7 @@ namespace {
 
 constexpr size_t StackBytes = 256 << 10;
 constexpr uint64_t Patience = 20000; // rounds without an event before a launch counts as stuck
-constexpr uint64_t Stall = 3;        // rounds without an event before a copy lands that waited for the last moment
+constexpr uint64_t Stall = 8;        // rounds without an event before a copy lands that waited for the last moment
 
 thread_local void* scheduler_stack = nullptr;
 thread_local void (*body)(const void*) = nullptr;
@@ -272,7 +272,9 @@ void run(const std::vector<std::unique_ptr<Block>>& blocks, Schedule& plan) {
             for (uint32_t k = 0; k < n && plan.failure.empty(); ++k) {
                 // 97 is prime, so the strided order visits every thread once unless n is a multiple of it; then it is forward.
                 const uint32_t i = plan.order == 1 ? n - 1 - k : plan.order == 2 && n % 97 ? uint32_t((uint64_t(k) * 97 + 13) % n) : k;
-                if (!b->fibres[i].done) to_fibre(b->fibres[i]);
+                // Orders other than forward also give each of four warps a pace of its own, so that one runs ahead as far as the kernel's barriers let it.
+                const uint32_t warp = i / WarpSize, pace = plan.order == 0 ? 1 : plan.order == 1 ? 1 + warp % 4 : 4 - warp % 4;
+                if (!b->fibres[i].done && plan.round % pace == 0) to_fibre(b->fibres[i]);
             }
             live += b->live;
             if (!plan.failure.empty()) return;
