@@ -17,14 +17,57 @@ typedef f16 scalar;
 #endif
 
 constexpr int Lanes = 16 / sizeof(scalar); // elements of a 16-byte vector
-struct alignas(16) lanes {
-    scalar v[Lanes];
+template <class T> struct alignas(16) lr_vector {
+    T v[16 / sizeof(T)];
 };
+typedef lr_vector<scalar> lanes;
 // True where whole vectors may be used: null counts as aligned.
 LR_DEV bool lr_aligned(const void* p) { return reinterpret_cast<uint64_t>(p) % 16 == 0; }
 
+// Byte offset of a 16-byte piece in a tile of lines of Pitch bytes in shared memory. Pieces of a line change places, so that eight neighbouring lines
+// read at one piece lie in different banks.
+template <int Pitch> LR_DEV uint32_t lr_piece(int line, int piece) {
+    constexpr int LinesOfBanks = Pitch < 128 ? 128 / Pitch : 1, Places = Pitch < 128 ? Pitch / 16 : 8;
+    return static_cast<uint32_t>(line * Pitch + ((piece ^ (line / LinesOfBanks & (Places - 1))) * 16));
+}
+
 // y = value, or y += value
 template <class T> LR_DEV void lr_put(T* y, float value, bool add) { lr_narrow(add ? lr_widen(*y) + value : value, *y); }
+
+// Group g of an array: Lanes elements, fewer at the end
+LR_DEV int lr_group(int64_t g, int64_t count) {
+    const int64_t left = count - g * Lanes;
+    return left < Lanes ? static_cast<int>(left) : Lanes;
+}
+// Lanes elements, `have` of them in memory, the rest zero; whole: p lies on 16 bytes. T is F32 beside 16-bit activations too.
+template <class T> LR_DEV void lr_get(const T* p, int have, bool whole, float (&v)[Lanes]) {
+    constexpr int Each = 16 / sizeof(T);
+    if (whole && have == Lanes) {
+        LR_UNROLL
+        for (int i = 0; i < Lanes; i += Each) {
+            const lr_vector<T> part = lr_load<lr_vector<T>>(p + i);
+            LR_UNROLL
+            for (int e = 0; e < Each; ++e) v[i + e] = lr_widen(part.v[e]);
+        }
+        return;
+    }
+    LR_UNROLL
+    for (int e = 0; e < Lanes; ++e) v[e] = e < have ? lr_widen(p[e]) : 0.0f;
+}
+LR_DEV void lr_set(scalar* p, int have, bool whole, const float (&v)[Lanes], bool add) {
+    if (whole && have == Lanes) {
+        float total[Lanes] = {};
+        if (add) lr_get(p, have, whole, total);
+        lanes all;
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) lr_narrow(add ? total[e] + v[e] : v[e], all.v[e]);
+        lr_store(p, all);
+        return;
+    }
+    LR_UNROLL
+    for (int e = 0; e < Lanes; ++e)
+        if (e < have) lr_put(p + e, v[e], add);
+}
 
 LR_DEV float lr_warp_sum(float v) {
     LR_UNROLL
@@ -59,4 +102,36 @@ template <int Threads> LR_DEV float lr_block_max(float v, float* parts) {
     LR_UNROLL
     for (int w = 1; w < Threads / 32; ++w) most = most < parts[w] || parts[w] != parts[w] ? parts[w] : most;
     return most;
+}
+LR_DEV float lr_infinity() { return lr_float(0x7F800000u); }
+
+// Sum over a team of threads that owns a row: a warp, or the whole block, which gives room for a float a warp
+template <int Team> LR_DEV float lr_team_sum(float v, float* parts) {
+    if constexpr (Team == 32) return lr_warp_sum(v);
+    else return lr_block_sum<Team>(v, parts);
+}
+template <int Team> LR_DEV float lr_team_max(float v, float* parts) {
+    if constexpr (Team == 32) return lr_warp_max(v);
+    else return lr_block_max<Team>(v, parts);
+}
+// The sum of v over a block of 256 in float64, in a fixed order; `parts` holds a double a thread
+LR_DEV double lr_block_total(double v, double* parts) {
+    lr_sync();
+    parts[LR_TID] = v;
+    for (int half = 128; half > 0; half /= 2) {
+        lr_sync();
+        if (static_cast<int>(LR_TID) < half) parts[LR_TID] += parts[LR_TID + half];
+    }
+    lr_sync();
+    return parts[0];
+}
+// A block of 256 owns 32 columns, eight rows of threads each: the sum of a column, in order of these rows, for the threads of the first one
+LR_DEV float lr_column_sum(float v, float* parts) {
+    parts[LR_TID] = v;
+    lr_sync();
+    float sum = 0;
+    if (LR_TID < 32)
+        LR_UNROLL
+        for (int r = 0; r < 8; ++r) sum += parts[r * 32 + LR_TID];
+    return sum;
 }

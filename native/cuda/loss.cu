@@ -1,42 +1,44 @@
-// Losses. Floor: logits read once forward (twice through L2 here: maximum, then sum), read and gradient written once backward. Sums over rows are made in
-// float64 in the order of rows by one block.
+// Losses. Floor: logits read once forward (maximum and sum of powers are kept online), read and gradient written once backward. Sums over rows are made
+// in float64 in the order of rows by one block; a double addition and conversion an element stay below memory's time where float64 has 1/64 of the rate.
 #include "common.cuh"
 
-// A block a row: lse, and the row's loss to work [rows]
-LR_KERNEL(cross_entropy_rows, Planned<CrossEntropyArgs>, 256, 4) {
-    float* parts = reinterpret_cast<float*>(LR_SMEM); // [8]
+// A team of threads a row, a warp up to 1024 columns, else a block: lse, and the row's loss to work [rows]
+template <int Team> LR_DEV void lr_entropy(const Planned<CrossEntropyArgs>& p) {
+    float* parts = reinterpret_cast<float*>(LR_SMEM); // [8] where a block owns the row
     const CrossEntropyArgs& a = p.op;
-    const int64_t row = LR_BX;
+    const int64_t row = Team == 32 ? int64_t(LR_BX) * 4 + LR_TID / 32 : LR_BX;
+    if (row >= a.rows) return;
     const scalar* x = static_cast<const scalar*>(a.logits) + row * a.cols;
     const int label = static_cast<const int32_t*>(a.labels)[row];
-    float top = lr_widen(x[0]), mean = 0, exps = 0;
-    for (int c = LR_TID; c < a.cols; c += 256) {
-        const float v = lr_widen(x[c]);
-        top = v > top || v != v ? v : top;
-        mean += v;
+    const bool whole = lr_aligned(x);
+    const float none = -lr_infinity();
+    float top = none, mean = 0, exps = 0;
+    for (int g = static_cast<int>(LR_TID) % Team; g * Lanes < a.cols; g += Team) {
+        const int have = lr_group(g, a.cols);
+        float v[Lanes], next = top;
+        lr_get(x + g * Lanes, have, whole, v);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e)
+            if (e < have) next = fmaxf(next, v[e]); // a NaN is not seen here: it stays in its power
+        const float level = next == none ? 0.0f : next;
+        exps *= expf(top - level);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            mean += v[e];
+            exps += e < have ? expf(v[e] - level) : 0.0f;
+        }
+        top = next;
     }
-    top = lr_block_max<256>(top, parts);
-    for (int c = LR_TID; c < a.cols; c += 256) exps += expf(lr_widen(x[c]) - top);
-    exps = lr_block_sum<256>(exps, parts);
-    mean = lr_block_sum<256>(mean, parts);
-    if (LR_TID > 0) return;
-    const float log = top + logf(exps), smoothing = static_cast<float>(a.smoothing);
+    const float most = lr_team_max<Team>(top, parts), level = most == none ? 0.0f : most;
+    exps = lr_team_sum<Team>(exps * expf(top - level), parts);
+    mean = lr_team_sum<Team>(mean, parts);
+    if (LR_TID % Team > 0) return;
+    const float log = level + logf(exps), smoothing = static_cast<float>(a.smoothing);
     static_cast<float*>(a.lse)[row] = log;
     static_cast<float*>(p.work)[row] = label == a.ignore ? 0.0f : log - (1.0f - smoothing) * lr_widen(x[label]) - smoothing * (mean / static_cast<float>(a.cols));
 }
-
-// The sum of v over a block of 256, in float64
-LR_DEV double lr_block_total(double v, double* parts) {
-    parts[LR_TID] = v;
-    for (int half = 128; half > 0; half /= 2) {
-        lr_sync();
-        if (static_cast<int>(LR_TID) < half) parts[LR_TID] += parts[LR_TID + half];
-    }
-    lr_sync();
-    const double total = parts[0];
-    lr_sync();
-    return total;
-}
+LR_KERNEL(cross_entropy_rows, Planned<CrossEntropyArgs>, 128, 8) { lr_entropy<32>(p); }
+LR_KERNEL(cross_entropy_rows_wide, Planned<CrossEntropyArgs>, 256, 4) { lr_entropy<256>(p); }
 
 // One block: the mean of the rows that count
 LR_KERNEL(cross_entropy_mean, Planned<CrossEntropyArgs>, 256, 1) {
@@ -54,18 +56,29 @@ LR_KERNEL(cross_entropy_mean, Planned<CrossEntropyArgs>, 256, 1) {
     *static_cast<float*>(a.valid) = static_cast<float>(counted);
 }
 
-LR_KERNEL(cross_entropy_backward, CrossEntropyGradArgs, 256, 4) {
-    const int64_t row = LR_BX;
+template <int Team> LR_DEV void lr_entropy_back(const CrossEntropyGradArgs& p) {
+    const int64_t row = Team == 32 ? int64_t(LR_BX) * 4 + LR_TID / 32 : LR_BX;
+    if (row >= p.rows) return;
     const scalar* x = static_cast<const scalar*>(p.logits) + row * p.cols;
     scalar* dx = static_cast<scalar*>(p.dlogits) + row * p.cols;
     const int label = static_cast<const int32_t*>(p.labels)[row];
+    const bool whole = lr_aligned(x) && lr_aligned(dx);
     const float lse = static_cast<const float*>(p.lse)[row], scale = *static_cast<const float*>(p.dloss) / *static_cast<const float*>(p.valid);
     const float even = static_cast<float>(p.smoothing / p.cols), peak = static_cast<float>(1 - p.smoothing);
-    for (int c = LR_TID; c < p.cols; c += 256) {
-        const float q = even + (c == label ? peak : 0.0f);
-        lr_put(dx + c, label == p.ignore ? 0.0f : scale * (expf(lr_widen(x[c]) - lse) - q), p.add & 1);
+    for (int g = static_cast<int>(LR_TID) % Team; g * Lanes < p.cols; g += Team) {
+        const int have = lr_group(g, p.cols);
+        float v[Lanes];
+        lr_get(x + g * Lanes, have, whole, v);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            const float q = even + (g * Lanes + e == label ? peak : 0.0f);
+            v[e] = label == p.ignore ? 0.0f : scale * (expf(v[e] - lse) - q);
+        }
+        lr_set(dx + g * Lanes, have, whole, v, p.add & 1);
     }
 }
+LR_KERNEL(cross_entropy_backward, CrossEntropyGradArgs, 128, 8) { lr_entropy_back<32>(p); }
+LR_KERNEL(cross_entropy_backward_wide, CrossEntropyGradArgs, 256, 4) { lr_entropy_back<256>(p); }
 
 // Partial sums of f(y, target) in float64: work [parts]
 template <class F> LR_DEV void lr_error_parts(const Planned<SquaredErrorArgs>& p, F f) {

@@ -1,36 +1,6 @@
 // Elementwise kernels. Floor: each operand read once, the result written once, at copy bandwidth (H100: 3.0 TB/s); 16 bytes a thread and operand.
 #include "common.cuh"
 
-// Group g of an array: Lanes elements, fewer at the end
-LR_DEV int lr_group(int64_t g, int64_t count) {
-    const int64_t left = count - g * Lanes;
-    return left < Lanes ? static_cast<int>(left) : Lanes;
-}
-LR_DEV void lr_get(const scalar* p, int have, bool whole, float (&v)[Lanes]) {
-    if (whole && have == Lanes) {
-        const lanes all = lr_load<lanes>(p);
-        LR_UNROLL
-        for (int e = 0; e < Lanes; ++e) v[e] = lr_widen(all.v[e]);
-        return;
-    }
-    LR_UNROLL
-    for (int e = 0; e < Lanes; ++e) v[e] = e < have ? lr_widen(p[e]) : 0.0f;
-}
-LR_DEV void lr_set(scalar* p, int have, bool whole, const float (&v)[Lanes], bool add) {
-    if (whole && have == Lanes) {
-        float total[Lanes] = {};
-        if (add) lr_get(p, have, whole, total);
-        lanes all;
-        LR_UNROLL
-        for (int e = 0; e < Lanes; ++e) lr_narrow(add ? total[e] + v[e] : v[e], all.v[e]);
-        lr_store(p, all);
-        return;
-    }
-    LR_UNROLL
-    for (int e = 0; e < Lanes; ++e)
-        if (e < have) lr_put(p + e, v[e], add);
-}
-
 // f(group) for every group of an array of count elements
 template <class F> LR_DEV void lr_groups(int64_t count, F f) {
     const int64_t groups = (count + Lanes - 1) / Lanes;
@@ -125,24 +95,31 @@ LR_UNARY(quick_gelu, QuickGelu)
 // ---- binary with a repeated second operand ---------------------------------------------------------------------------------
 LR_DEV float lr_second(const void* z, int32_t dtype, int64_t i) { return dtype == LR_F32 ? static_cast<const float*>(z)[i] : lr_widen(static_cast<const scalar*>(z)[i]); }
 
-// y[i] = f(x[i], z[i % period])
-template <class F> LR_DEV void lr_binary(const BinaryArgs& p, F f) {
-    const scalar* x = static_cast<const scalar*>(p.x);
-    scalar* y = static_cast<scalar*>(p.y);
-    const bool whole = lr_aligned(x) && lr_aligned(y);
-    lr_groups(p.count, [&](int64_t g) {
-        float v[Lanes];
-        const int have = lr_group(g, p.count);
+// y[i] (+)= f(x[i], z[i % period]); z may be null
+template <class F> LR_DEV void lr_binary(const void* x0, const void* z, int32_t z_dtype, void* y0, int64_t count, int64_t period, bool add, F f) {
+    const scalar* x = static_cast<const scalar*>(x0);
+    scalar* y = static_cast<scalar*>(y0);
+    const bool whole = lr_aligned(x) && lr_aligned(y), vectors = period % Lanes == 0 && lr_aligned(z);
+    lr_groups(count, [&](int64_t g) {
+        float v[Lanes], w[Lanes] = {};
+        const int have = lr_group(g, count);
         lr_get(x + g * Lanes, have, whole, v);
-        int64_t j = g * Lanes % p.period;
+        int64_t j = period == count ? g * Lanes : g * Lanes % period;
+        if (z && vectors) {
+            if (z_dtype == LR_F32) lr_get(static_cast<const float*>(z) + j, have, true, w);
+            else lr_get(static_cast<const scalar*>(z) + j, have, true, w);
+        } else if (z)
+            LR_UNROLL
+            for (int e = 0; e < Lanes; ++e) {
+                if (e < have) w[e] = lr_second(z, z_dtype, j);
+                j = j + 1 == period ? 0 : j + 1;
+            }
         LR_UNROLL
-        for (int e = 0; e < Lanes; ++e) {
-            if (e < have) v[e] = f(v[e], lr_second(p.z, p.z_dtype, j));
-            j = j + 1 == p.period ? 0 : j + 1;
-        }
-        lr_set(y + g * Lanes, have, whole, v, false);
+        for (int e = 0; e < Lanes; ++e) v[e] = f(v[e], w[e]);
+        lr_set(y + g * Lanes, have, whole, v, add);
     });
 }
+template <class F> LR_DEV void lr_binary(const BinaryArgs& p, F f) { lr_binary(p.x, p.z, p.z_dtype, p.y, p.count, p.period, false, f); }
 LR_KERNEL(add_forward, BinaryArgs, 256, 4) {
     const float alpha = static_cast<float>(p.alpha);
     lr_binary(p, [alpha](float x, float z) { return lr_fma(alpha, z, x); });
@@ -180,41 +157,23 @@ LR_GATED(silu, Silu)
 LR_GATED(gelu_tanh, GeluTanh)
 
 // dx[i] (+)= dy[i], or dy[i] z[i % period]
-LR_DEV void lr_binary_dx(const BinaryGradArgs& p, bool times) {
-    const scalar* dy = static_cast<const scalar*>(p.dy);
-    scalar* dx = static_cast<scalar*>(p.dx);
-    const bool whole = lr_aligned(dy) && lr_aligned(dx);
-    lr_groups(p.count, [&](int64_t g) {
-        float v[Lanes];
-        const int have = lr_group(g, p.count);
-        lr_get(dy + g * Lanes, have, whole, v);
-        int64_t j = g * Lanes % p.period;
-        LR_UNROLL
-        for (int e = 0; e < Lanes; ++e) {
-            if (times && e < have) v[e] *= lr_second(p.z, p.z_dtype, j);
-            j = j + 1 == p.period ? 0 : j + 1;
-        }
-        lr_set(dx + g * Lanes, have, whole, v, p.add & 1);
-    });
+LR_KERNEL(add_backward_x, BinaryGradArgs, 256, 4) {
+    lr_binary(p.dy, nullptr, LR_F32, p.dx, p.count, p.count, p.add & 1, [](float dy, float) { return dy; });
 }
-LR_KERNEL(add_backward_x, BinaryGradArgs, 256, 4) { lr_binary_dx(p, false); }
-LR_KERNEL(mul_backward_x, BinaryGradArgs, 256, 4) { lr_binary_dx(p, true); }
+LR_KERNEL(mul_backward_x, BinaryGradArgs, 256, 4) {
+    lr_binary(p.dy, p.z, p.z_dtype, p.dx, p.count, p.period, p.add & 1, [](float dy, float z) { return dy * z; });
+}
 
 // dz[j] (+)= factor sum over repeats of dy, or of dy x: a block owns 32 columns j, 8 rows of threads take every eighth repeat
 LR_DEV void lr_binary_dz(const BinaryGradArgs& p, bool times, float factor) {
-    float* parts = reinterpret_cast<float*>(LR_SMEM); // [8][32]
     const scalar *x = static_cast<const scalar*>(p.x), *dy = static_cast<const scalar*>(p.dy);
     const int col = LR_TID % 32, row = LR_TID / 32;
     const int64_t j = int64_t(LR_BX) * 32 + col;
     float sum = 0;
     if (j < p.period)
         for (int64_t i = row * p.period + j; i < p.count; i += 8 * p.period) sum += times ? lr_widen(dy[i]) * lr_widen(x[i]) : lr_widen(dy[i]);
-    parts[row * 32 + col] = sum;
-    lr_sync();
+    const float total = lr_column_sum(sum, reinterpret_cast<float*>(LR_SMEM)); // [8][32]
     if (row > 0 || j >= p.period) return;
-    float total = 0;
-    LR_UNROLL
-    for (int r = 0; r < 8; ++r) total += parts[r * 32 + col];
     if (p.z_dtype == LR_F32) lr_put(static_cast<float*>(p.dz) + j, factor * total, p.add >> 1 & 1);
     else lr_put(static_cast<scalar*>(p.dz) + j, factor * total, p.add >> 1 & 1);
 }
@@ -223,19 +182,34 @@ LR_KERNEL(mul_backward_z, BinaryGradArgs, 256, 4) { lr_binary_dz(p, true, 1); }
 
 // ---- rows --------------------------------------------------------------------------------------------------------------------
 LR_KERNEL(scale_rows_forward, ScaleRowsArgs, 256, 4) {
-    const float* c = static_cast<const float*>(p.c);
+    const float c = static_cast<const float*>(p.c)[LR_BX];
     const scalar* x = static_cast<const scalar*>(p.x) + int64_t(LR_BX) * p.cols;
     scalar* y = static_cast<scalar*>(p.y) + int64_t(LR_BX) * p.cols;
-    for (int i = LR_TID; i < p.cols; i += 256) lr_narrow(c[LR_BX] * lr_widen(x[i]), y[i]);
+    const bool whole = lr_aligned(x) && lr_aligned(y);
+    for (int g = LR_TID; g * Lanes < p.cols; g += 256) {
+        float v[Lanes];
+        lr_get(x + g * Lanes, lr_group(g, p.cols), whole, v);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) v[e] *= c;
+        lr_set(y + g * Lanes, lr_group(g, p.cols), whole, v, false);
+    }
 }
 LR_KERNEL(scale_rows_backward, ScaleRowsGradArgs, 256, 4) {
     const float scale = static_cast<const float*>(p.c)[LR_BX];
     const scalar *x = static_cast<const scalar*>(p.x) + int64_t(LR_BX) * p.cols, *dy = static_cast<const scalar*>(p.dy) + int64_t(LR_BX) * p.cols;
     scalar* dx = p.dx ? static_cast<scalar*>(p.dx) + int64_t(LR_BX) * p.cols : nullptr;
+    const bool whole = lr_aligned(x) && lr_aligned(dy) && lr_aligned(dx);
     float dot = 0;
-    for (int i = LR_TID; i < p.cols; i += 256) {
-        dot += lr_widen(dy[i]) * lr_widen(x[i]);
-        if (dx) lr_put(dx + i, scale * lr_widen(dy[i]), p.add & 1);
+    for (int g = LR_TID; g * Lanes < p.cols; g += 256) {
+        float v[Lanes] = {}, up[Lanes];
+        lr_get(dy + g * Lanes, lr_group(g, p.cols), whole, up);
+        if (p.dc) lr_get(x + g * Lanes, lr_group(g, p.cols), whole, v);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            dot = lr_fma(up[e], v[e], dot);
+            up[e] *= scale;
+        }
+        if (dx) lr_set(dx + g * Lanes, lr_group(g, p.cols), whole, up, p.add & 1);
     }
     dot = lr_block_sum<256>(dot, reinterpret_cast<float*>(LR_SMEM));
     if (p.dc && LR_TID == 0) lr_put(static_cast<float*>(p.dc) + LR_BX, dot, p.add >> 1 & 1);

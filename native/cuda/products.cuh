@@ -5,13 +5,6 @@
 
 namespace { // the emulator links this file once for each type of activations: nothing of it may be shared
 
-// Byte offset of a 16-byte piece in a tile of lines of Pitch bytes. Pieces of a line change places, so that eight neighbouring lines read at one piece lie in
-// different banks.
-template <int Pitch> LR_DEV uint32_t lr_piece(int line, int piece) {
-    constexpr int LinesOfBanks = Pitch < 128 ? 128 / Pitch : 1, Places = Pitch < 128 ? Pitch / 16 : 8;
-    return static_cast<uint32_t>(line * Pitch + ((piece ^ (line / LinesOfBanks & (Places - 1))) * 16));
-}
-
 // Runs `use(step, stage)` for every step in order while `load(step, stage)` of the next Stages - 1 steps is on its way; a stage is a byte offset in shared memory.
 template <int Stages, int StageBytes, class Load, class Use> LR_DEV void lr_ring(int steps, Load load, Use use) {
     for (int s = 0; s < Stages - 1; ++s) {

@@ -65,8 +65,8 @@ internal static class Kernels
     public static readonly Kernel<SquaredErrorArgs> BinaryCrossEntropyForward = new("binary_cross_entropy_forward", RowsReferences.BinaryCrossEntropyForward) { Cuda = CudaPlans.Error("binary_cross_entropy_parts") };
     public static readonly Kernel<SquaredErrorGradArgs> BinaryCrossEntropyBackward = new("binary_cross_entropy_backward", RowsReferences.BinaryCrossEntropyBackward) { Cuda = CudaPlans.ErrorGrad("binary_cross_entropy_backward") };
 
-    public static readonly Kernel<AttentionArgs> AttentionForward = new("attention_forward", AttentionReferences.Forward) { Cuda = CudaPlans.Attention };
-    public static readonly Kernel<AttentionGradArgs> AttentionBackward = new("attention_backward", AttentionReferences.Backward) { Cuda = CudaPlans.AttentionGrad };
+    public static readonly Kernel<AttentionArgs> AttentionForward = new("attention_forward", AttentionReferences.Forward) { Cuda = CudaAttentionPlans.Forward };
+    public static readonly Kernel<AttentionGradArgs> AttentionBackward = new("attention_backward", AttentionReferences.Backward) { Cuda = CudaAttentionPlans.Backward };
 
     public static readonly Kernel<SquareSumArgs> SquareSum = new("square_sum", OptimizerReferences.SquareSum) { Cuda = CudaPlans.SquareSum };
     public static readonly Kernel<AdamWArgs> AdamW = new("adamw", OptimizerReferences.AdamW) { Cuda = CudaPlans.AdamW };

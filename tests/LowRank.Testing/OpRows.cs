@@ -90,6 +90,8 @@ public static class OpRows
         new(new LayerNorm(1e-5), X(5, 33), P(33), P(33)),
         new(new LayerNorm(1e-12), X(2, 3, 16)),
         new(new LayerNorm(1e-5), X(70, 128), P(128), P(128)),
+        new(new LayerNorm(1e-5), X(3, 1030), P(1030), P(1030)),
+        new(new LayerNorm(1e-5), X(2, 8600), P(8600), P(8600)),
         new(new RmsNorm(1e-6), X(5, 33), P(33)),
         new(new RmsNorm(1e-5), X(2, 7, 300)),
         new(new Gelu(), X(3, 101)),
@@ -105,6 +107,7 @@ public static class OpRows
         new(new Add(-0.5), X(4, 5, 7), P(1, 5, 7)),
         new(new Mul(), X(4, 35), X(4, 35)),
         new(new Mul(), X(6, 19), P(19)),
+        new(new Add(), X(6, 24), P(24)),
         new(new ScaleRows(), X(7, 18), P(7)),
         new(new Dropout(0.3, 7, 2), X(9, 41)),
         new(new Gather(), X(11, 6), new Operand([2, 9], Role.Ids, 11)),
@@ -120,6 +123,7 @@ public static class OpRows
         new(new Unfold(3, 3, 1, 2, 2), X(1, 2, 6, 5)),
         new(new CrossEntropy(), X(6, 11), new Operand([6], Role.Ids, 11)),
         new(new CrossEntropy(Ignore: 3, Smoothing: 0.1), X(19, 5), new Operand([19], Role.Ids, 5)),
+        new(new CrossEntropy(Smoothing: 0.1), X(3, 1029), new Operand([3], Role.Ids, 1029)),
         new(new SquaredError(0.5), X(4, 9), new Operand([4, 9], Role.Data)),
         new(new BinaryCrossEntropy(2), X(4, 9), new Operand([4, 9], Role.Data)),
         new(new Attention(3), X(2, 5, 12), X(2, 5, 12), X(2, 5, 12)),
@@ -128,6 +132,9 @@ public static class OpRows
         new(new Attention(2, Causal: true, Window: 40), X(1, 150, 32), X(1, 150, 32), X(1, 150, 32)),
         new(new Attention(2, Causal: true, KvHeads: 1, Window: 3), X(2, 6, 16), X(2, 9, 8), X(2, 9, 8)),
         new(new Attention(2), X(3, 70, 64), X(3, 70, 64), X(3, 70, 64), new Operand([3, 70], Role.Mask)),
+        new(new Attention(2, Causal: true, KvHeads: 1), X(1, 70, 128), X(1, 65, 64), X(1, 65, 64)),
+        new(new Attention(1), X(1, 66, 80), X(1, 35, 80), X(1, 35, 80)),
+        new(new Attention(1, Causal: true), X(1, 7, 136), X(1, 40, 136), X(1, 40, 136)),
     ];
 
     private static Operand X(params int[] shape) => new(Shape.Of(shape));

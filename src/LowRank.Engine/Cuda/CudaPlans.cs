@@ -4,8 +4,8 @@ namespace LowRank;
 internal static class CudaPlans
 {
     private const int Threads = 256;
-    private const int MostHeadElements = 256;
-    private const string Pointwise = "pointwise.cu", Norm = "norm.cu", Rows = "rows.cu", Loss = "loss.cu", AttentionFile = "attention.cu", Adam = "adam.cu";
+    private const int MostOfWarp = 1024;        // columns of a row that a warp owns; a block owns longer ones
+    private const string Pointwise = "pointwise.cu", Norm = "norm.cu", Rows = "rows.cu", Loss = "loss.cu", Adam = "adam.cu";
 
     /// <summary>An elementwise function, 16 bytes a thread and operand.</summary>
     public static CudaPlan<UnaryArgs> Unary(string name) => (CudaStream on, in UnaryArgs a) => on.Run(Pointwise, name, a.DType, Each(on, a.Count, 16 / a.DType.Size()), Threads, 0, in a);
@@ -51,13 +51,19 @@ internal static class CudaPlans
         return a.Value == 0 && on.Clear(a.Y, a.Count * a.DType.Size());
     }
 
-    public static bool LayerNorm(CudaStream on, in LayerNormArgs a) => on.Run(Norm, "layer_norm_forward", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in a);
+    public static bool LayerNorm(CudaStream on, in LayerNormArgs a) => a.Cols <= MostOfWarp
+        ? on.Run(Norm, "layer_norm_forward", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in a)
+        : on.Run(Norm, "layer_norm_forward_wide", a.DType, (a.Rows, 1, 1), Threads, Threads / 32 * sizeof(float), in a);
 
     public static bool LayerNormGrad(CudaStream on, in LayerNormGradArgs a)
     {
-        if (a.Dx != 0)
+        if (a.Dx != 0 && a.Cols <= MostOfWarp)
         {
             on.Run(Norm, "layer_norm_backward_x", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in a);
+        }
+        else if (a.Dx != 0)
+        {
+            on.Run(Norm, "layer_norm_backward_x_wide", a.DType, (a.Rows, 1, 1), Threads, Threads / 32 * sizeof(float), in a);
         }
         if (a.Dweight != 0 || a.Dbias != 0)
         {
@@ -98,11 +104,20 @@ internal static class CudaPlans
     public static bool CrossEntropy(CudaStream on, in CrossEntropyArgs a)
     {
         var planned = new Planned<CrossEntropyArgs> { Op = a, Work = on.Workspace((long)a.Rows * sizeof(float)) };
-        on.Run(Loss, "cross_entropy_rows", a.DType, (a.Rows, 1, 1), Threads, 8 * sizeof(float), in planned);
+        if (a.Cols <= MostOfWarp)
+        {
+            on.Run(Loss, "cross_entropy_rows", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in planned);
+        }
+        else
+        {
+            on.Run(Loss, "cross_entropy_rows_wide", a.DType, (a.Rows, 1, 1), Threads, Threads / 32 * sizeof(float), in planned);
+        }
         return on.Run(Loss, "cross_entropy_mean", a.DType, (1, 1, 1), Threads, Threads * sizeof(double), in planned);
     }
 
-    public static bool CrossEntropyGrad(CudaStream on, in CrossEntropyGradArgs a) => on.Run(Loss, "cross_entropy_backward", a.DType, (a.Rows, 1, 1), Threads, 0, in a);
+    public static bool CrossEntropyGrad(CudaStream on, in CrossEntropyGradArgs a) => a.Cols <= MostOfWarp
+        ? on.Run(Loss, "cross_entropy_backward", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in a)
+        : on.Run(Loss, "cross_entropy_backward_wide", a.DType, (a.Rows, 1, 1), Threads, 0, in a);
 
     /// <summary>A mean over elements of y and target, by the partial sums of a function.</summary>
     public static CudaPlan<SquaredErrorArgs> Error(string partial) => (CudaStream on, in SquaredErrorArgs a) =>
@@ -114,20 +129,6 @@ internal static class CudaPlans
     };
 
     public static CudaPlan<SquaredErrorGradArgs> ErrorGrad(string name) => (CudaStream on, in SquaredErrorGradArgs a) => on.Run(Loss, name, a.DType, Each(on, a.Count, 1), Threads, 0, in a);
-
-    public static bool Attention(CudaStream on, in AttentionArgs a) =>
-        a.Dim <= MostHeadElements && on.Run(AttentionFile, "attention_forward", a.DType, ((a.Queries + 3) / 4, a.Heads, a.Batch), 128, 4 * a.Dim * sizeof(float), in a);
-
-    public static bool AttentionGrad(CudaStream on, in AttentionGradArgs a)
-    {
-        if (a.Dim > MostHeadElements)
-        {
-            return false;
-        }
-        var planned = new Planned<AttentionGradArgs> { Op = a, Work = on.Workspace((long)a.Batch * a.Heads * a.Queries * sizeof(float)) };
-        on.Run(AttentionFile, "attention_backward_q", a.DType, ((a.Queries + 3) / 4, a.Heads, a.Batch), 128, 8 * a.Dim * sizeof(float), in planned);
-        return (a.Dk == 0 && a.Dv == 0) || on.Run(AttentionFile, "attention_backward_kv", a.DType, ((a.Keys + 3) / 4, a.KvHeads, a.Batch), 128, 8 * a.Dim * sizeof(float), in planned);
-    }
 
     // Optimisers keep parameters, gradients and moments in F32.
     public static bool SquareSum(CudaStream on, in SquareSumArgs a)
