@@ -18,7 +18,11 @@ typedef int int32_t; typedef long long int64_t; typedef unsigned int uint32_t; t
 enum lr_dtype : int32_t { LR_F32 = 1, LR_BF16 = 2, LR_F16 = 3, LR_F64 = 4, LR_I32 = 5, LR_I64 = 6, LR_U8 = 7 };
 enum lr_status : int32_t { LR_OK = 0, LR_UNSUPPORTED = 1, LR_BAD_ARGUMENT = 2, LR_OUT_OF_MEMORY = 3 };
 // LR_PANELS, F32: [ceil(n/32)][k][32]; BF16 and F16: [ceil(n/32)][ceil(k/2)][32][2]; columns past n and the odd k are zero.
-enum lr_layout : int32_t { LR_ROWS = 0, LR_PANELS = 1 };
+// LR_CODES8 and LR_CODES4, quantised: a table of 16 floats, the block size (int32), zeros up to 128 bytes; the codes of the flattened matrix, signed bytes
+// or 4 bits each (the first of two in the upper half of its byte), zeros up to a multiple of 64 bytes; a float scale for every block of codes. A value is
+// scale * code, or scale * table[code]. The block of LR_CODES8 is k; that of LR_CODES4 a power of two from 32 on, and blocks run across row ends.
+// w_dtype then names the type that values are rounded to when they are spelled out; products use them as they are.
+enum lr_layout : int32_t { LR_ROWS = 0, LR_PANELS = 1, LR_CODES8 = 2, LR_CODES4 = 3 };
 
 // ---- gemm.cpp ------------------------------------------------------------------------------------------------------
 // dst[n,k] in LR_PANELS <- src[n,k] row-major, or back when unpack is 1; dtype is that of both.
@@ -29,6 +33,10 @@ struct LinearArgs { const void *x, *w, *bias; void *y; int32_t tokens, n, k, dty
 struct LinearGradArgs { const void *x, *w, *dy; void *dx, *dw, *dbias; int32_t tokens, n, k, dtype, w_dtype, w_layout; uint32_t add; };
 // c[m,n] = scale op(a) op(b), op transposes where its flag is 1; a is [m,k] or [k,m], b is [k,n] or [n,k]; add 1: c += ...
 struct MatMulArgs { const void *a, *b; void *c; int32_t m, n, k, transpose_a, transpose_b; double scale; int32_t dtype; uint32_t add; };
+
+// ---- quant.cpp -----------------------------------------------------------------------------------------------------
+// y[n,k] = w, which is quantised, rounded to dtype
+struct DequantizeArgs { const void *w; void *y; int32_t n, k, dtype, w_layout; };
 
 // ---- lora.cpp ------------------------------------------------------------------------------------------------------
 // y0[T,n] = x W^T + t B^T with t[T,r] = scale xa A^T; y = c (.) y0 + bias. xa null: x. c[n] null: 1. y0 null: not saved.

@@ -43,7 +43,7 @@ void add_squares(const float* strip, int64_t steps, double* out) {
 
 // |w + scale b a|^2 by rows = |w|^2 + 2 scale b.(a w^T) + scale^2 b.(a a^T b^T), 32 rows at a time
 int32_t row_norm(const RowNormArgs* p) {
-    if (p->dtype != LR_F32 || !is_activation(p->w_dtype)) return LR_UNSUPPORTED;
+    if (p->dtype != LR_F32 || !is_weight(p->w_dtype, p->w_layout)) return LR_UNSUPPORTED;
     const int64_t n = p->n, k = p->k, r = p->a ? p->r : 0, low = ceil_div(r, Low), wide = ceil_div(r, Wide), strips = ceil_div(n, Wide);
     Workspace memory;
     float *left = memory.take(low * Low * k), *right = memory.take(wide * Wide * k), *gram = memory.take(low * Low * wide * Wide);

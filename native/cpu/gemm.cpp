@@ -39,7 +39,7 @@ int32_t linear_forward(const LinearArgs* p) {
 }
 
 int32_t linear_backward(const LinearGradArgs* p) {
-    if (!is_activation(p->dtype) || !is_activation(p->w_dtype)) return LR_UNSUPPORTED;
+    if (!is_activation(p->dtype) || !is_weight(p->w_dtype, p->w_layout)) return LR_UNSUPPORTED;
     const uint32_t add = (p->add & 1) | (p->add >> 2 & 1) << 4;
     LoraGradArgs same = {};
     same.w = p->w, same.dy = p->dy, same.dx = p->dx, same.dbias = p->dbias, same.tokens = p->tokens, same.n = p->n, same.k = p->k, same.dtype = p->dtype;

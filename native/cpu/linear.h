@@ -104,15 +104,28 @@ template <class T> LR_INLINE void put_transposed(const float* sums, int64_t ld, 
 
 LR_INLINE const float* floats(const void* p) { return static_cast<const float*>(p); }
 
+template <class Dot> void finish_pack(float* group, int64_t steps, int64_t width) {
+    if constexpr (Dot::Paired) to_pairs(group, steps, width);
+    else (void)group, (void)steps, (void)width;
+}
+
 // Strips of a frozen W [n,k] as right operand of the forward product, k in units: in place where the layout is Dot's own, else made on the spot, or
-// once for all (`whole`) where many panels will ask for them.
+// once for strips [first, ..) together (`whole`, k units apart) where many panels will ask for them.
 template <class Dot> struct WeightStrips {
     const void* w;
     int32_t dtype, layout;
     int64_t n, k;
     const float* whole;
+    int64_t first = 0;
     const float* operator()(int64_t j, int64_t s, int64_t steps) const {
-        if (whole) return whole + (j * k + s) * Wide;
+        if (whole) return whole + ((j - first) * k + s) * Wide;
+        if (is_coded(layout)) {
+            const int64_t per = Dot::Paired ? 2 : 1, count = least(steps * per, k - s * per);
+            float* to = lr::scratch(8, Block * per * Wide);
+            pack_codes(w, layout, n, k, j, s * per, count, to);
+            finish_pack<Dot>(to, count, Wide);
+            return to;
+        }
         if (layout == LR_PANELS && (Dot::Paired || dtype == LR_F32)) return floats(w) + (j * Dot::units(k) + s) * Wide;
         float* to = lr::scratch(8, Block * Wide);
         if (layout == LR_PANELS) widen_strip(static_cast<const bf16*>(w) + j * ceil_div(k, 2) * Wide * 2, s, steps, to);

@@ -5,8 +5,9 @@
 // (1.02 x); forward and backward 90 % at 512 x 1024 x 1024 (replaced: W repacked to transposed strips by every backward pass, 87 %), DoRA with its row
 // norms 1.05 x that. T <= 6 is bound by the bytes of W: 21 GB/s of 27 that a plain loop reads (replaced: whole tiles of 12 rows, 16 GB/s).
 // dx^T = W^T e^T reads the forward panels of W as its left operand, so a frozen weight is held once, in one layout.
-#include "linear.h"
+#include "codes.h"
 #include "kernels.h"
+#include "linear.h"
 
 namespace LR_NS {
 
@@ -14,16 +15,11 @@ namespace {
 
 template <class P> bool paired(const P* p) {
 #if defined(__AVX512BF16__)
-    return p->dtype == LR_BF16 && p->w_dtype == LR_BF16 && p->w_layout == LR_PANELS;
+    return p->dtype == LR_BF16 && ((p->w_dtype == LR_BF16 && p->w_layout == LR_PANELS) || is_coded(p->w_layout));
 #else
     (void)p;
     return false;
 #endif
-}
-
-template <class Dot> void finish_pack(float* group, int64_t steps, int64_t width) {
-    if constexpr (Dot::Paired) to_pairs(group, steps, width);
-    else (void)group, (void)steps, (void)width;
 }
 
 // The groups of a float matrix in units of Dot, Width * steps units apart: room for the floats they are made from
@@ -55,19 +51,22 @@ template <class Dot> void low_rank(const float* panel, int64_t k, const float* s
     finish_pack<Dot>(tail, r, Rows);
 }
 
+// Lines of a quantised W, a multiple of `group` of them, that are floats at a time: some 16 MiB of scratch that every layer shares, which stay in L3
+int64_t lines_at_once(int64_t lines, int64_t group, int64_t floats_each) { return least(lines, ((int64_t(4) << 20) / floats_each / group + 1) * group); }
+
 template <class Dot> int32_t forward(const LoraArgs* p) {
     const int64_t t = p->tokens, n = p->n, r = p->r, panels = ceil_div(t, Rows), strips = ceil_div(n, Wide), low = ceil_div(r, Narrow);
     const int64_t k = Dot::units(p->k), tail = Dot::units(r);
-    const bool repack = p->w_layout == LR_ROWS && panels > KeptPanels;
+    const bool coded = is_coded(p->w_layout), repack = (coded || p->w_layout == LR_ROWS) && panels > KeptPanels;
+    const int64_t at_once = coded && repack ? lines_at_once(strips, 1, Wide * p->k) : strips;
     Workspace memory;
     float *left = memory.take(panels * Rows * k), *a = memory.take(low * Narrow * p->k), *b = memory.take(strips * Wide * r);
-    float *tails = memory.take(panels * Rows * r), *whole = memory.take(repack ? strips * Wide * k : 0);
+    float *tails = memory.take(panels * Rows * r), *whole = memory.take(repack ? at_once * Wide * p->k : 0);
     if (!memory.ok()) return LR_OUT_OF_MEMORY;
     if (r) {
         pack_low<Dot, Narrow>({p->a, LR_F32, p->k, 1}, r, p->k, a);
         pack_low<Dot, Wide>({p->b, LR_F32, r, 1}, n, r, b);
     }
-    if (repack) lr::parallel_range(strips, Wide * k, [&](int64_t j0, int64_t j1) { for (int64_t j = j0; j < j1; ++j) pack_group<Wide>({p->w, p->w_dtype, p->k, 1}, n, p->k, j, nullptr, whole + j * Wide * k); });
     lr::parallel_range(panels, Rows * k, [&](int64_t i0, int64_t i1) {
         for (int64_t i = i0; i < i1; ++i) {
             float* panel = left + i * Rows * k;
@@ -81,23 +80,36 @@ template <class Dot> int32_t forward(const LoraArgs* p) {
         }
     });
     const float *bias = floats(p->bias), *c = floats(p->c);
-    const WeightStrips<Dot> right{p->w, p->w_dtype, p->w_layout, n, p->k, repack ? whole : nullptr};
-    by_type(p->dtype, [&](auto* type) {
-        auto *y = static_cast<decltype(type)>(p->y), *y0 = static_cast<decltype(type)>(p->y0);
-        const auto finish = [&](const Place& at, const float* sums) {
-            by_rows(at, sums, [&](int64_t row, int64_t col, vf v, auto count) LR_LAMBDA {
-                if (y0) store_some(y0 + row * n + col, v, count);
-                if (c) v = v * load_some(c + col, count);
-                if (bias) v = v + load_some(bias + col, count);
-                store_some(y + row * n + col, v, count);
-            });
-        };
-        const auto rows_of = [&](auto few) { multiply<Dot, few>(t, n, k, {tails, b, tail, Rows * r, Wide * r}, Passing::Strips, packed_left(left, k), right, finish); };
-        if (t > 6) rows_of(std::integral_constant<int, Rows>{});
-        else if (t > 3) rows_of(std::integral_constant<int, 6>{});
-        else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
-        else rows_of(std::integral_constant<int, 1>{});
-    });
+    const auto multiply_strips = [&](int64_t first, int64_t count) {
+        if (repack) lr::parallel_range(count, Wide * p->k, [&](int64_t j0, int64_t j1) {
+            for (int64_t j = j0; j < j1; ++j) {
+                float* to = whole + j * Wide * p->k;
+                if (!coded) pack_group<Wide>({p->w, p->w_dtype, p->k, 1}, n, p->k, j, nullptr, to);
+                else pack_codes(p->w, p->w_layout, n, p->k, first + j, 0, p->k, to), finish_pack<Dot>(to, p->k, Wide);
+            }
+        });
+        const WeightStrips<Dot> weight{p->w, p->w_dtype, p->w_layout, n, p->k, repack ? whole : nullptr, first};
+        const auto right = [&](int64_t j, int64_t s, int64_t steps) { return weight(first + j, s, steps); };
+        by_type(p->dtype, [&](auto* type) {
+            auto *y = static_cast<decltype(type)>(p->y), *y0 = static_cast<decltype(type)>(p->y0);
+            const auto finish = [&](const Place& at, const float* sums) {
+                by_rows({at.row, first * Wide + at.col, at.rows, at.cols}, sums, [&](int64_t row, int64_t col, vf v, auto some) LR_LAMBDA {
+                    if (y0) store_some(y0 + row * n + col, v, some);
+                    if (c) v = v * load_some(c + col, some);
+                    if (bias) v = v + load_some(bias + col, some);
+                    store_some(y + row * n + col, v, some);
+                });
+            };
+            const int64_t columns = least(n - first * Wide, count * Wide);
+            const Tail ranks{tails, b + first * Wide * r, tail, Rows * r, Wide * r};
+            const auto rows_of = [&](auto few) { multiply<Dot, few>(t, columns, k, ranks, Passing::Strips, packed_left(left, k), right, finish); };
+            if (t > 6) rows_of(std::integral_constant<int, Rows>{});
+            else if (t > 3) rows_of(std::integral_constant<int, 6>{});
+            else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
+            else rows_of(std::integral_constant<int, 1>{});
+        });
+    };
+    for (int64_t first = 0; first < strips; first += at_once) multiply_strips(first, least(at_once, strips - first));
     return LR_OK;
 }
 
@@ -136,11 +148,12 @@ int64_t columns_each(int64_t cols) { return Wide * least(Cols / Wide, ceil_div(c
 template <class Dot> int32_t backward(const LoraGradArgs* p) {
     const int64_t t = p->tokens, n = p->n, k = p->k, r = p->r, low = ceil_div(r, Low), strips = ceil_div(t, Wide), panels = ceil_div(k, Rows);
     const int64_t nu = Dot::units(n), ru = Dot::units(r), pitch = low * Low * Wide; // a strip of u, [8 low][32]
-    const bool want_u = r > 0 && (p->dx || p->dxa || p->da), fused = want_u && !p->xa && p->dx, rows = p->w_layout == LR_ROWS;
+    const bool want_u = r > 0 && (p->dx || p->dxa || p->da), fused = want_u && !p->xa && p->dx, coded = is_coded(p->w_layout), rows = p->w_layout == LR_ROWS;
+    const int64_t columns = coded && p->dx ? lines_at_once(k, 4 * Rows, ceil_div(n, Wide) * Wide) : 0; // of W at once: also a multiple of every Lanes
     Workspace memory;
     float *e = memory.take(want_u || p->dx ? strips * Wide * nu : 0), *b = memory.take(low * Low * n), *a = memory.take(panels * Rows * r);
     float *u = memory.take(strips * pitch), *tail = memory.take(Dot::Paired ? strips * pitch : 0), *ts = memory.take(low * Low * t);
-    float* w = memory.take(rows && p->dx ? panels * Rows * n : 0);
+    float* w = memory.take(rows && p->dx ? panels * Rows * n : ceil_div(n, Wide) * Wide * columns);
     if (!memory.ok()) return LR_OUT_OF_MEMORY;
     const float* c = floats(p->c);
     const float scale = static_cast<float>(p->scale);
@@ -163,34 +176,55 @@ template <class Dot> int32_t backward(const LoraGradArgs* p) {
     }
     by_type(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        const auto write = [k](void* to, bool add) { // tiles of the transpose
-            return [=](const Place& at, const float* sums) { put_transposed(sums, Wide, at.rows, at.cols, static_cast<T*>(to) + at.col * k + at.row, k, add); };
+        const auto write = [k](void* to, bool add, int64_t first = 0) { // tiles of the transpose, rows counted from `first`
+            return [=](const Place& at, const float* sums) { put_transposed(sums, Wide, at.rows, at.cols, static_cast<T*>(to) + at.col * k + first + at.row, k, add); };
         };
         if (p->dx) {
             if (fused) pack_low<Dot, Rows>({p->a, LR_F32, 1, k}, k, r, a);
             const Tail ranks = fused ? Tail{a, Dot::Paired ? tail : u, ru, Rows * r, pitch} : Tail{};
             const auto right = packed_right(e, nu);
-            const auto finish = write(p->dx, p->add & 1);
+            // Columns [first, first + cols) of dx from those of W in LR_PANELS, in floats or as Dot has them
+            const auto through = [&](const void* panels_of_w, int32_t type_of_w, int64_t first, int64_t cols) {
+                Tail some = ranks;
+                if (fused) some.panels += first * r;
+                const auto finish = write(p->dx, p->add & 1, first);
+                if constexpr (Dot::Paired) {
+                    multiply<Dot>(cols, t, nu, some, Passing::Panels, [&](int64_t i, int64_t s, int64_t steps) {
+                        float* to = lr::scratch(8, (Block + Wide) * Rows);
+                        weight_blocks(static_cast<const bf16*>(panels_of_w), cols, i * Rows, 2 * s, 2 * steps, true, to);
+                        return PairBlocks{to, (Rows - 1) * Wide / 2, to, Rows * Wide / 2};
+                    }, right, finish);
+                } else {
+                    multiply<Dot>(cols, t, n, some, Passing::Panels, [&](int64_t i, int64_t s, int64_t steps) {
+                        if (type_of_w == LR_F32 && (i + 1) * Rows <= cols) { // in place: blocks of 1536 bytes, a strip of W apart
+                            const float* at = floats(panels_of_w) + (s / Wide * cols + i * Rows) * Wide;
+                            return Blocks{at, (cols - 1) * Wide, at + cols * Wide, cols * Wide};
+                        }
+                        float* to = lr::scratch(8, (Block + Wide) * Rows);
+                        if (type_of_w == LR_F32) weight_blocks(floats(panels_of_w), cols, i * Rows, s, steps, to);
+                        else weight_blocks(static_cast<const bf16*>(panels_of_w), cols, i * Rows, s, steps, false, to);
+                        return Blocks{to, (Rows - 1) * Wide, to, Rows * Wide};
+                    }, right, finish);
+                }
+            };
             if (rows) {
                 lr::parallel_range(panels, Rows * n, [&](int64_t i0, int64_t i1) { for (int64_t i = i0; i < i1; ++i) pack_group<Rows>({p->w, p->w_dtype, 1, k}, k, n, i, nullptr, w + i * Rows * n); });
-                if constexpr (!Dot::Paired) multiply<Dot>(k, t, n, ranks, Passing::Panels, packed_left(w, n), right, finish);
-            } else if constexpr (Dot::Paired) {
-                multiply<Dot>(k, t, nu, ranks, Passing::Panels, [&](int64_t i, int64_t s, int64_t steps) {
-                    float* to = lr::scratch(8, (Block + Wide) * Rows);
-                    weight_blocks(static_cast<const bf16*>(p->w), k, i * Rows, 2 * s, 2 * steps, true, to);
-                    return PairBlocks{to, (Rows - 1) * Wide / 2, to, Rows * Wide / 2};
-                }, right, finish);
+                if constexpr (!Dot::Paired) multiply<Dot>(k, t, n, ranks, Passing::Panels, packed_left(w, n), right, write(p->dx, p->add & 1));
+            } else if (!coded) {
+                through(p->w, p->w_dtype, 0, k);
             } else {
-                multiply<Dot>(k, t, n, ranks, Passing::Panels, [&](int64_t i, int64_t s, int64_t steps) {
-                    if (p->w_dtype == LR_F32 && (i + 1) * Rows <= k) { // in place: blocks of 1536 bytes, a strip of W apart
-                        const float* at = floats(p->w) + (s / Wide * k + i * Rows) * Wide;
-                        return Blocks{at, (k - 1) * Wide, at + k * Wide, k * Wide};
-                    }
-                    float* to = lr::scratch(8, (Block + Wide) * Rows);
-                    if (p->w_dtype == LR_F32) weight_blocks(floats(p->w), k, i * Rows, s, steps, to);
-                    else weight_blocks(static_cast<const bf16*>(p->w), k, i * Rows, s, steps, false, to);
-                    return Blocks{to, (Rows - 1) * Wide, to, Rows * Wide};
-                }, right, finish);
+                for (int64_t first = 0; first < k; first += columns) {
+                    const int64_t cols = least(columns, k - first), size = Dot::units(cols) * Wide;
+                    lr::parallel_range(ceil_div(n, Wide), cols * Wide, [&](int64_t j0, int64_t j1) {
+                        for (int64_t j = j0; j < j1; ++j) {
+                            float* to = Dot::Paired ? lr::scratch(8, cols * Wide) : w + j * size;
+                            pack_codes(p->w, p->w_layout, n, k, j, first, cols, to);
+                            finish_pack<Dot>(to, cols, Wide);
+                            if (Dot::Paired) memcpy(w + j * size, to, static_cast<size_t>(size) * sizeof(float));
+                        }
+                    });
+                    through(w, Dot::Paired ? LR_BF16 : LR_F32, first, cols);
+                }
             }
         }
         const auto left_u = [&](int64_t l, int64_t t0) { return Blocks{u + t0 / Wide * pitch + l * Low * Wide, pitch - Wide, u + (t0 / Wide + 1) * pitch + l * Low * Wide, pitch}; };
@@ -246,7 +280,8 @@ template <class Dot> int32_t backward(const LoraGradArgs* p) {
 } // namespace
 
 int32_t lora_forward(const LoraArgs* p) {
-    if (!is_activation(p->dtype) || !is_activation(p->w_dtype)) return LR_UNSUPPORTED;
+    if (!is_activation(p->dtype) || !is_weight(p->w_dtype, p->w_layout)) return LR_UNSUPPORTED;
+    if (is_coded(p->w_layout) && p->tokens <= FewTokens) return coded_forward(p);
 #if defined(__AVX512BF16__)
     if (paired(p)) return forward<Pairs>(p);
 #endif
@@ -254,7 +289,7 @@ int32_t lora_forward(const LoraArgs* p) {
 }
 
 int32_t lora_backward(const LoraGradArgs* p) {
-    if (!is_activation(p->dtype) || !is_activation(p->w_dtype)) return LR_UNSUPPORTED;
+    if (!is_activation(p->dtype) || !is_weight(p->w_dtype, p->w_layout)) return LR_UNSUPPORTED;
 #if defined(__AVX512BF16__)
     if (paired(p)) return backward<Pairs>(p);
 #endif

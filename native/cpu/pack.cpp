@@ -1,5 +1,6 @@
 // See pack.h. Where steps are adjacent in memory a group is made by transposing squares of registers: 4 log2(Lanes)/Lanes instructions an entry.
 #include "pack.h"
+#include "codes.h"
 #include "kernels.h"
 #include "pool.h"
 
@@ -72,6 +73,15 @@ template void pack_group<Low>(const View&, int64_t, int64_t, int64_t, const floa
 template void pack_group<Rows>(const View&, int64_t, int64_t, int64_t, const float*, float*);
 template void pack_group<Narrow>(const View&, int64_t, int64_t, int64_t, const float*, float*);
 template void pack_group<Wide>(const View&, int64_t, int64_t, int64_t, const float*, float*);
+
+void pack_codes(const void* w, int32_t layout, int64_t n, int64_t k, int64_t group, int64_t from, int64_t steps, float* to) {
+    const Codes codes(w, layout, n, k);
+    const int64_t first = group * Wide, have = least(n - first, Wide);
+    const auto anywhere = [&](int64_t l, int64_t s, int64_t count) { return codes.some(first + l, from + s, count); };
+    const auto in_place = [&](int64_t l, int64_t s, int64_t count) LR_LAMBDA { return count == Lanes ? codes.at(first + l, from + s) : anywhere(l, s, count); };
+    if (codes.whole() && from % Lanes == 0) transposed<Wide>(have, steps, to, in_place);
+    else transposed<Wide>(have, steps, to, anywhere);
+}
 
 template <int Width> void pack_pairs(const View& v, int64_t lines, int64_t steps, int64_t group, const float* factor, float* to) {
     const int64_t first = group * Width, have = least(lines - first, Width);

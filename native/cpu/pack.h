@@ -37,5 +37,10 @@ void weight_blocks(const float* w, int64_t k, int64_t first, int64_t from, int64
 void weight_blocks(const bf16* w, int64_t k, int64_t first, int64_t from, int64_t count, bool pairs, float* to);
 
 bool is_activation(int32_t dtype);
+LR_INLINE bool is_coded(int32_t layout) { return layout == LR_CODES8 || layout == LR_CODES4; }
+// A frozen matrix that the products take
+inline bool is_weight(int32_t dtype, int32_t layout) { return is_activation(dtype) || is_coded(layout); }
+// Steps [from, from + steps) of strip `group` of a quantised matrix [n,k] as floats [steps][32]
+void pack_codes(const void* w, int32_t layout, int64_t n, int64_t k, int64_t group, int64_t from, int64_t steps, float* to);
 
 } // namespace LR_NS

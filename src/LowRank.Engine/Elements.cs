@@ -45,14 +45,17 @@ internal readonly unsafe struct Elements(nint data, DType type)
     }
 }
 
-/// <summary>A frozen matrix [n,k] in either layout.</summary>
-internal readonly struct Matrix(nint data, DType type, Layout layout, int k)
+/// <summary>A frozen matrix [n,k] in any layout.</summary>
+internal readonly struct Matrix(nint data, DType type, Layout layout, int n, int k)
 {
     private readonly Elements e = new(data, type);
 
-    public double this[int row, int col] => e[layout == Layout.Rows ? ((long)row * k) + col : Panel(row, col)];
-
-    private long Panel(int row, int col) => PanelIndex(row, col, k, type);
+    public double this[int row, int col] => layout switch
+    {
+        Layout.Rows => e[((long)row * k) + col],
+        Layout.Panels => e[PanelIndex(row, col, k, type)],
+        _ => CodeBlock.Value(data, layout, (long)n * k, ((long)row * k) + col),
+    };
 
     /// <summary>Where element (row, col) of [n,k] lies in LR_PANELS, in elements.</summary>
     public static long PanelIndex(int row, int col, int k, DType type) => type is DType.F32

@@ -11,15 +11,6 @@ internal interface IKernelArgs
     DType Type { get; }
 }
 
-/// <summary>How a matrix lies in memory: <c>lr_layout</c>.</summary>
-internal enum Layout
-{
-    /// <summary>Dense row-major.</summary>
-    Rows = 0,
-    /// <summary>Packed once for the CPU matrix kernels: [n/32][k][32].</summary>
-    Panels = 1,
-}
-
 [StructLayout(LayoutKind.Sequential)]
 internal struct PackArgs : IKernelArgs
 {

@@ -14,6 +14,7 @@ internal static class Kernels
     public static readonly Kernel<LinearArgs> LinearForward = new("linear_forward", MatrixReferences.LinearForward) { Cuda = CudaMatrixPlans.Linear };
     public static readonly Kernel<LinearGradArgs> LinearBackward = new("linear_backward", MatrixReferences.LinearBackward) { Cuda = CudaMatrixPlans.LinearGrad };
     public static readonly Kernel<MatMulArgs> MatMul = new("matmul", MatrixReferences.MatMul) { Cuda = CudaMatrixPlans.MatMul };
+    public static readonly Kernel<DequantizeArgs> Dequantize = new("dequantize", MatrixReferences.Dequantize) { Cuda = CudaQuantPlans.Dequantize };
     public static readonly Kernel<LoraArgs> LoraForward = new("lora_forward", MatrixReferences.LoraForward) { Cuda = CudaMatrixPlans.Forward };
     public static readonly Kernel<LoraGradArgs> LoraBackward = new("lora_backward", MatrixReferences.LoraBackward) { Cuda = CudaMatrixPlans.Backward };
     public static readonly Kernel<AddMatMulArgs> AddMatMul = new("add_matmul", MatrixReferences.AddMatMul) { Cuda = CudaMatrixPlans.AddMatMul };

@@ -95,14 +95,14 @@ public abstract record Op
     {
         if (tensor.Layout != Layout.Rows)
         {
-            throw Bad(operand, tensor + " packed in panels", "a row-major tensor");
+            throw Bad(operand, tensor.IsQuantized ? tensor : tensor + " packed in panels", "a row-major tensor");
         }
     }
 
-    /// <summary>Throws unless a weight's type goes with the activations': F64 with F64 only; a trained one in parameter precision.</summary>
+    /// <summary>Throws unless a weight's type goes with the activations': F64 with F64 only; a trained one in parameter precision. A quantised one goes with any.</summary>
     protected void RequireWeightType(Tensor x, Tensor w)
     {
-        if (!x.DType.IsFloat() || (x.DType == DType.F64) != (w.DType == DType.F64) || !w.DType.IsFloat())
+        if (!x.DType.IsFloat() || (!w.IsQuantized && (x.DType == DType.F64) != (w.DType == DType.F64)) || !w.DType.IsFloat())
         {
             throw Bad("W", w.DType, $"a floating-point type that goes with {x.DType} activations");
         }

@@ -6,7 +6,7 @@ public static class Packing
     /// <summary>A packed copy of w [n,k] in <paramref name="target"/> where the device packs weights, else a plain copy.</summary>
     public static Tensor Pack(Tensor w, Scope target)
     {
-        if (!w.Device.PacksWeights || w.DType is DType.F64 || w.Layout == Layout.Panels)
+        if (!w.Device.PacksWeights || w.DType is DType.F64 || w.IsPacked)
         {
             return w.CopyTo(target);
         }
@@ -15,12 +15,12 @@ public static class Packing
         return packed;
     }
 
-    /// <summary>A row-major copy in <paramref name="target"/>, bit for bit the matrix that was packed.</summary>
+    /// <summary>A row-major copy in <paramref name="target"/>, bit for bit the matrix that was packed; of a quantised one its values, in its type.</summary>
     public static Tensor Unpack(Tensor packed, Scope target)
     {
-        if (packed.Layout == Layout.Rows)
+        if (packed.Layout != Layout.Panels)
         {
-            return packed.CopyTo(target);
+            return packed.IsQuantized ? packed.ConvertTo(packed.DType, target) : packed.CopyTo(target);
         }
         Tensor w = target.New(packed.Shape, packed.DType);
         Launch(packed, w, unpack: 1);

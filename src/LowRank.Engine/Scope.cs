@@ -99,10 +99,10 @@ public class Scope : IDisposable
     internal Tensor New(Shape shape, DType type, Layout layout)
     {
         long count = layout == Layout.Panels ? Matrix.PanelCount(shape.Rows, shape.Cols, type) : shape.Count;
-        var bytes = (nuint)checked(count * type.Size());
-        nint data = Take(bytes);
-        return new Tensor(this, data, shape, type, layout, bytes);
+        return New(shape, type, layout, (nuint)checked(count * type.Size()));
     }
+
+    internal Tensor New(Shape shape, DType type, Layout layout, nuint bytes) => new(this, Take(bytes), shape, type, layout, bytes);
 
     /// <summary>Ends the life of everything made so far and starts again at the same addresses.</summary>
     public virtual void Reset()

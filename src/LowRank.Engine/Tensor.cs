@@ -54,9 +54,9 @@ public sealed class Tensor
             {
                 throw new InvalidOperationException($"Tensor: {this} is a view; set NeedsGradient on the tensor it looks into");
             }
-            if (value && !DType.IsFloat())
+            if (value && (!DType.IsFloat() || IsQuantized))
             {
-                throw new ShapeException($"Tensor: {this} cannot have a gradient, want a floating-point type");
+                throw new ShapeException($"Tensor: {this} cannot have a gradient, want a floating-point type that is not quantised");
             }
             needsGradient = value;
         }
@@ -67,8 +67,11 @@ public sealed class Tensor
         ? (hasGradient ? gradient : null)
         : source.Gradient is { } whole ? new Tensor(whole, offset, Shape) : null;
 
-    /// <summary>True for a frozen matrix in the layout of the matrix kernels; <see cref="Packing.Unpack"/> gives the rows.</summary>
-    public bool IsPacked => Layout == Layout.Panels;
+    /// <summary>True for a frozen matrix in a layout of the matrix kernels, quantised ones too; <see cref="Packing.Unpack"/> gives the rows.</summary>
+    public bool IsPacked => Layout != Layout.Rows;
+
+    /// <summary>True for a frozen matrix held as codes and scales: see <see cref="QuantizedMatrix"/>.</summary>
+    public bool IsQuantized => Layout is Layout.Codes8 or Layout.Codes4;
 
     internal Layout Layout { get; }
 
@@ -163,10 +166,10 @@ public sealed class Tensor
         }
     }
 
-    /// <summary>The little-endian bytes in row-major order, as files hold them.</summary>
+    /// <summary>The little-endian bytes in row-major order, as files hold them; quantised values are spelled out.</summary>
     public byte[] ToBytes()
     {
-        if (Layout == Layout.Panels)
+        if (IsPacked)
         {
             using Scope own = Device.NewStore();
             return Packing.Unpack(this, own).ToBytes();
@@ -232,7 +235,7 @@ public sealed class Tensor
     /// <exception cref="ShapeException">Shape or type differ.</exception>
     public void CopyFrom(Tensor other)
     {
-        if (other.Shape.Count != Shape.Count || other.DType != DType || other.Layout != Layout)
+        if (other.Shape.Count != Shape.Count || other.DType != DType || other.Layout != Layout || other.Bytes != Bytes)
         {
             throw new ShapeException($"CopyFrom: source is {other}, want {this}");
         }
@@ -242,14 +245,21 @@ public sealed class Tensor
     /// <summary>A copy that lives in <paramref name="target"/>.</summary>
     public Tensor CopyTo(Scope target)
     {
-        Tensor copy = target.New(Shape, DType, Layout);
+        Tensor copy = target.New(Shape, DType, Layout, Bytes);
         copy.CopyFrom(this);
         return copy;
     }
 
-    /// <summary>A copy in another type, rounded to nearest even, that lives in <paramref name="target"/>; not differentiable.</summary>
+    /// <summary>A copy in another type, rounded to nearest even, that lives in <paramref name="target"/>; not differentiable. A quantised matrix is
+    /// spelled out: its values are rounded once, to that type.</summary>
     public Tensor ConvertTo(DType type, Scope target)
     {
+        if (IsQuantized)
+        {
+            Tensor values = target.New(Shape, type);
+            Device.Launch(Kernels.Dequantize, new DequantizeArgs { W = Data, Y = values.Data, N = Shape.Rows, K = Shape.Cols, DType = type, WLayout = Layout });
+            return values;
+        }
         if (type == DType)
         {
             return CopyTo(target);
@@ -261,7 +271,7 @@ public sealed class Tensor
     }
 
     /// <summary>Type and dimensions: <c>F32[2, 3]</c>.</summary>
-    public override string ToString() => $"{DType}{Shape}";
+    public override string ToString() => $"{DType}{Shape}{(IsQuantized ? Layout == Layout.Codes8 ? " in 8-bit codes" : " in 4-bit codes" : "")}";
 
     /// <summary>Where the gradient goes and whether it is added to. The first writer overwrites, so nothing need be zeroed.</summary>
     internal (Tensor Gradient, bool Add) TakeGradient()

@@ -3,9 +3,12 @@ namespace LowRank.Testing;
 /// <summary>One operand of a row: shape and what its values may be.</summary>
 /// <param name="Shape">Dimensions.</param>
 /// <param name="Role">Activation, parameter (F32 beside bf16), frozen matrix, ids, mask.</param>
-/// <param name="Limit">For ids: exclusive upper bound.</param>
+/// <param name="Limit">For ids: exclusive upper bound; for a quantised matrix: elements a block.</param>
 public sealed record Operand(Shape Shape, Role Role = Role.Activation, int Limit = 0)
 {
+    /// <summary>Of a quantised matrix: how.</summary>
+    public Quantization Kind { get; init; }
+
     public static implicit operator Operand(Shape shape) => new(shape);
 }
 
@@ -20,6 +23,8 @@ public enum Role
     Frozen,
     /// <summary>Frozen matrix packed in panels where the device packs.</summary>
     Packed,
+    /// <summary>Frozen matrix as codes and scales; its values, spelled out, are the operand.</summary>
+    Quantized,
     /// <summary>Parameter without a gradient.</summary>
     Constant,
     /// <summary>Activation-typed data without a gradient.</summary>
@@ -45,7 +50,7 @@ public sealed record OpRow(Op Op, params Operand[] Inputs)
     public IEnumerable<DType> TypesOn(string device) => device == "cpu" || !Types.Contains(DType.BF16) ? Types : Types.Append(DType.F16);
 
     /// <summary>Name in test output.</summary>
-    public override string ToString() => $"{Op} {string.Join(" ", Inputs.Select(i => i.Role == Role.None ? "-" : i.Shape.ToString()))}";
+    public override string ToString() => $"{Op} {string.Join(" ", Inputs.Select(i => i.Role switch { Role.None => "-", Role.Quantized => $"{i.Kind}{i.Shape}", _ => i.Shape.ToString() }))}";
 }
 
 /// <summary>The table of op rows. Shapes in the order of each op's summary; ragged ones come first: nothing divides a tile.</summary>
@@ -135,6 +140,16 @@ public static class OpRows
         new(new Attention(2, Causal: true, KvHeads: 1), X(1, 70, 128), X(1, 65, 64), X(1, 65, 64)),
         new(new Attention(1), X(1, 66, 80), X(1, 35, 80), X(1, 35, 80)),
         new(new Attention(1, Causal: true), X(1, 7, 136), X(1, 40, 136), X(1, 40, 136)),
+        new(new Linear(), X(1, 128), Q(Quantization.NF4, 37, 128), P(37)),
+        new(new Linear(), X(2, 3, 64), Q(Quantization.Int8Rows, 40, 64)),
+        new(new Linear(), X(2, 7, 33), Q(Quantization.NF4, 65, 33), P(65)),
+        new(new LoraLinear(0.5), X(6, 13), Q(Quantization.FP4, 21, 13), P(2, 13), P(21, 2)),
+        new(new LoraLinear(1.5), X(5, 128), Q(Quantization.NF4, 70, 128, 128), P(8, 128), P(70, 8), P(70), P(70), X(5, 128)),
+        new(new LoraLinear(1.5), X(1, 96), Q(Quantization.Int8Rows, 70, 96), P(3, 96), P(70, 3), P(70), C(70)),
+        new(new LoraLinear(1), X(37, 96), Q(Quantization.FP4, 70, 96, 32), P(8, 96), P(70, 8), P(70)),
+        new(new LoraLinear(0.5), X(200, 192), Q(Quantization.NF4, 136, 192), P(5, 192), P(136, 5), P(136), C(136)),
+        new(new LoraLinear(1.5), X(180, 50), Q(Quantization.Int8Rows, 65, 50), P(3, 50), P(65, 3), None, P(65)),
+        new(new DoraScale(2), P(45), Q(Quantization.NF4, 45, 64), C(4, 64), C(45, 4), C(45)),
     ];
 
     private static Operand X(params int[] shape) => new(Shape.Of(shape));
@@ -144,6 +159,8 @@ public static class OpRows
     private static Operand C(params int[] shape) => new(Shape.Of(shape), Role.Constant);
 
     private static Operand W(int n, int k) => new([n, k], Role.Frozen);
+
+    private static Operand Q(Quantization kind, int n, int k, int block = 64) => new([n, k], Role.Quantized, block) { Kind = kind };
 
     private static Operand Packed(int n, int k) => new([n, k], Role.Packed);
 }

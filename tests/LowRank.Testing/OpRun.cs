@@ -4,6 +4,7 @@ namespace LowRank.Testing;
 public sealed class OpRun
 {
     private readonly OpRow row;
+    private readonly QuantizedMatrix?[] quantized;
 
     /// <summary>Draws the operands; <paramref name="type"/> rounds them, so that float64 sees the same rounded inputs.</summary>
     public OpRun(OpRow row, DType type, ulong seed = 1)
@@ -14,6 +15,11 @@ public sealed class OpRun
         Upstream = [];
         using Device device = Device.Cpu();
         using Scope scope = device.BeginScope();
+        quantized = [.. row.Inputs.Select((o, i) => o.Role == Role.Quantized ? QuantizedMatrix.Quantize([.. Values[i].Select(v => (float)v)], o.Shape, o.Kind, o.Limit) : null)];
+        for (int i = 0; i < Values.Length; i++)
+        {
+            Values[i] = quantized[i]?.ToTensor(scope).ConvertTo(DType.F64, scope).ToDoubles() ?? Values[i];
+        }
         Tensor y = row.Op.Apply(Operands(scope, DType.F64));
         Upstream = Draw(new Operand(y.Shape), rng.Fork("dy"), row.Op.TypeOf(0, Operands(scope, type)) is var t && t.IsFloat() ? t : DType.F32);
     }
@@ -83,7 +89,7 @@ public sealed class OpRun
             Operand o = row.Inputs[i];
             if (o.Role != Role.None)
             {
-                operands[i] = scope.Of(o.Shape, Values[i], TypeOf(o, type));
+                operands[i] = quantized[i]?.ToTensor(scope) ?? scope.Of(o.Shape, Values[i], TypeOf(o, type));
                 if (o.Role == Role.Packed)
                 {
                     operands[i] = Packing.Pack(operands[i]!, scope);

@@ -169,5 +169,6 @@ void pointwise();
 void rows();
 void attention();
 void products();
+void quantised();
 
 } // namespace test

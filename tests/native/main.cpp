@@ -114,6 +114,7 @@ int main() {
     test::rows();
     test::attention();
     test::products();
+    test::quantised();
 #define LR_COVERED(name, Args) \
     if (!test::covered.count(#name)) test::fail(#name, "no case runs it");
     LR_KERNELS(LR_COVERED)

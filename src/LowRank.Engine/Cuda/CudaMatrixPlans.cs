@@ -68,7 +68,7 @@ internal static class CudaMatrixPlans
     {
         if (a.WLayout != Layout.Rows)
         {
-            return false;
+            return a.WLayout != Layout.Panels && CudaQuantPlans.Forward(on, in a);
         }
         if (TryHopper(on, in a) || CudaTilePlans.TryForward(on, in a))
         {
@@ -101,7 +101,7 @@ internal static class CudaMatrixPlans
     {
         if (a.WLayout != Layout.Rows)
         {
-            return false;
+            return a.WLayout != Layout.Panels && CudaQuantPlans.Backward(on, in a);
         }
         if (CudaTilePlans.TryBackward(on, in a))
         {
@@ -170,7 +170,7 @@ internal static class CudaMatrixPlans
     {
         if (a.WLayout != Layout.Rows)
         {
-            return false;
+            return a.WLayout != Layout.Panels && CudaQuantPlans.RowNorm(on, in a);
         }
         int r = a.A == 0 ? 0 : a.R;
         long product = (((long)a.N * r * sizeof(float)) + 255) & ~255L;

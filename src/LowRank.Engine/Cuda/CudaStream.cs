@@ -10,9 +10,8 @@ internal sealed class CudaStream(CudaDriver driver)
     private const int MostMaps = 4096;
     private readonly Dictionary<(nint Data, DType Type, long Rows, long Cols, int BoxRows, int BoxCols), TensorMap> maps = [];
     private List<nint>? outgrown;     // of a recording: blocks that its first launches use
-    private (nint Block, nuint Size) aside;
-    private nint workspace;
-    private nuint size, used;
+    private Room workspace, scratch, workspaceAside, scratchAside;
+    private nuint used;
 
     /// <summary>Compute capability times 10.</summary>
     public int Architecture => driver.Architecture;
@@ -24,7 +23,7 @@ internal sealed class CudaStream(CudaDriver driver)
     public nint Workspace(long bytes)
     {
         var rounded = (nuint)((bytes + 255) & ~255L);
-        if (used + rounded > size)
+        if (used + rounded > workspace.Size)
         {
             if (used > 0)
             {
@@ -32,7 +31,7 @@ internal sealed class CudaStream(CudaDriver driver)
             }
             Reserve((long)rounded);
         }
-        nint block = workspace + (nint)used;
+        nint block = workspace.Block + (nint)used;
         used += rounded;
         return block;
     }
@@ -40,12 +39,9 @@ internal sealed class CudaStream(CudaDriver driver)
     /// <summary>Makes room for so many bytes of workspace in all.</summary>
     public void Reserve(long bytes)
     {
-        if ((nuint)bytes > size)
+        if ((nuint)bytes > workspace.Size)
         {
-            Outgrow();
-            nuint want = (nuint)((bytes + (1 << 20) - 1) & ~((1L << 20) - 1));
-            workspace = driver.Allocate(want);
-            size = want;
+            Grow(ref workspace, (nuint)((bytes + (1 << 20) - 1) & ~((1L << 20) - 1)));
         }
     }
 
@@ -62,6 +58,16 @@ internal sealed class CudaStream(CudaDriver driver)
             maps.Add(key, map = driver.Encode(data, type, rows, cols, boxRows, boxCols));
         }
         return map;
+    }
+
+    /// <summary>Device memory beside the workspace that all plans share, one holder at a time: a quantised matrix spelled out.</summary>
+    public nint Scratch(long bytes)
+    {
+        if ((nuint)bytes > scratch.Size)
+        {
+            Grow(ref scratch, (nuint)bytes);
+        }
+        return scratch.Block;
     }
 
     /// <summary>Sets device memory to zero.</summary>
@@ -94,39 +100,49 @@ internal sealed class CudaStream(CudaDriver driver)
     public void BeginRecording()
     {
         outgrown = [];
-        (aside, workspace, size) = ((workspace, size), 0, 0);
+        (workspaceAside, scratchAside, workspace, scratch) = (workspace, scratch, default, default);
     }
 
     /// <summary>Back to the workspace of before.</summary>
     /// <returns>Blocks that the recording needs while it lives.</returns>
     public IReadOnlyList<nint> EndRecording()
     {
-        Outgrow();
+        Outgrow(ref workspace);
+        Outgrow(ref scratch);
         IReadOnlyList<nint> kept = outgrown!;
-        ((workspace, size), aside, outgrown) = (aside, default, null);
+        (workspace, scratch, outgrown) = (workspaceAside, scratchAside, null);
         return kept;
     }
 
     /// <summary>Gives the workspace back.</summary>
     public void Free()
     {
-        Outgrow();
+        Outgrow(ref workspace);
+        Outgrow(ref scratch);
         maps.Clear();
     }
 
-    private void Outgrow()
+    private void Grow(ref Room room, nuint bytes)
     {
-        if (workspace != 0)
+        Outgrow(ref room);
+        room = new(driver.Allocate(bytes), bytes);
+    }
+
+    private void Outgrow(ref Room room)
+    {
+        if (room.Block != 0)
         {
             if (outgrown is null)
             {
-                driver.Release(workspace);
+                driver.Release(room.Block);
             }
             else
             {
-                outgrown.Add(workspace);
+                outgrown.Add(room.Block);
             }
         }
-        (workspace, size) = (0, 0);
+        room = default;
     }
+
+    private readonly record struct Room(nint Block, nuint Size);
 }

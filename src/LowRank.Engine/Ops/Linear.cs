@@ -1,6 +1,7 @@
 namespace LowRank;
 
-/// <summary>y = x·Wᵀ + bias; x [..., k], W [n,k], bias [n] or absent → y [..., n]. W may be frozen and packed, or trained.</summary>
+/// <summary>y = x·Wᵀ + bias; x [..., k], W [n,k], bias [n] or absent → y [..., n]. W may be frozen and packed or quantised,
+/// or trained.</summary>
 public sealed record Linear : Op
 {
     /// <inheritdoc/>
@@ -65,6 +66,6 @@ public sealed record Linear : Op
     {
         var (x, w) = inputs;
         long tokens = x.Shape.Rows, n = w.Shape[0], k = w.Shape[1], size = x.DType.Size();
-        return new(2 * tokens * n * k, (size * tokens * (n + k)) + ((long)w.DType.Size() * n * k));
+        return new(2 * tokens * n * k, (size * tokens * (n + k)) + (long)w.Bytes);
     }
 }

@@ -1,7 +1,7 @@
 namespace LowRank;
 
-/// <summary>y = c ⊙ (x·Wᵀ + t·Bᵀ) + bias with t = Scale·xa·Aᵀ. Operands: x [..., k], W [n,k] frozen, A [r,k], B [n,r], bias [n] or absent,
-/// c [n] or absent (DoRA's column scale), xa [..., k] or absent (the adapter's own, dropped-out input; absent: x). Saves t [..., r], and y0 = y before
+/// <summary>y = c ⊙ (x·Wᵀ + t·Bᵀ) + bias with t = Scale·xa·Aᵀ. Operands: x [..., k], W [n,k] frozen (as it is, packed, or quantised as QLoRA has it,
+/// arXiv 2305.14314), A [r,k], B [n,r], bias [n] or absent, c [n] or absent (DoRA's column scale), xa [..., k] or absent (the adapter's own, dropped-out input; absent: x). Saves t [..., r], and y0 = y before
 /// scale and bias where c is trained. One pass over x serves W and A, the rank is extra K steps, y is written once (arXiv 2106.09685; 2402.09353).</summary>
 public sealed record LoraLinear(double Scale) : Op
 {
@@ -105,6 +105,6 @@ public sealed record LoraLinear(double Scale) : Op
     {
         var (x, w, a, _) = inputs;
         long tokens = x.Shape.Rows, n = w.Shape[0], k = w.Shape[1], r = a.Shape[0], size = x.DType.Size();
-        return new(2 * tokens * ((n * k) + (r * k) + (n * r)), (size * tokens * (n + k)) + ((long)w.DType.Size() * n * k) + (4 * r * (n + k)));
+        return new(2 * tokens * ((n * k) + (r * k) + (n * r)), (size * tokens * (n + k)) + (long)w.Bytes + (4 * r * (n + k)));
     }
 }

@@ -30,9 +30,21 @@ internal static class MatrixReferences
         }
     }
 
+    public static void Dequantize(in DequantizeArgs a)
+    {
+        var (w, y) = (new Matrix(a.W, default, a.WLayout, a.N, a.K), new Elements(a.Y, a.DType));
+        for (int i = 0; i < a.N; i++)
+        {
+            for (int j = 0; j < a.K; j++)
+            {
+                y[((long)i * a.K) + j] = w[i, j];
+            }
+        }
+    }
+
     public static void LinearForward(in LinearArgs a)
     {
-        var (x, w, bias, y) = (new Elements(a.X, a.DType), new Matrix(a.W, a.WType, a.WLayout, a.K), Param(a.Bias, a.DType), new Elements(a.Y, a.DType));
+        var (x, w, bias, y) = (new Elements(a.X, a.DType), new Matrix(a.W, a.WType, a.WLayout, a.N, a.K), Param(a.Bias, a.DType), new Elements(a.Y, a.DType));
         for (int i = 0; i < a.Tokens; i++)
         {
             for (int j = 0; j < a.N; j++)
@@ -49,7 +61,7 @@ internal static class MatrixReferences
 
     public static void LinearBackward(in LinearGradArgs a)
     {
-        var (x, w, dy) = (new Elements(a.X, a.DType), new Matrix(a.W, a.WType, a.WLayout, a.K), new Elements(a.Dy, a.DType));
+        var (x, w, dy) = (new Elements(a.X, a.DType), new Matrix(a.W, a.WType, a.WLayout, a.N, a.K), new Elements(a.Dy, a.DType));
         var (dx, dw, dbias) = (new Elements(a.Dx, a.DType), new Elements(a.Dw, a.WType), Param(a.Dbias, a.DType));
         for (int i = 0; dx.Present && i < a.Tokens; i++)
         {
@@ -97,7 +109,7 @@ internal static class MatrixReferences
 
     public static void LoraForward(in LoraArgs p)
     {
-        var (x, xa, w) = (new Elements(p.X, p.DType), new Elements(p.Xa == 0 ? p.X : p.Xa, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.K));
+        var (x, xa, w) = (new Elements(p.X, p.DType), new Elements(p.Xa == 0 ? p.X : p.Xa, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.N, p.K));
         var (a, b, bias, scale) = (Param(p.A, p.DType), Param(p.B, p.DType), Param(p.Bias, p.DType), Param(p.C, p.DType));
         var (y, y0, t) = (new Elements(p.Y, p.DType), new Elements(p.Y0, p.DType), Param(p.T, p.DType));
         for (int i = 0; i < p.Tokens; i++)
@@ -133,7 +145,7 @@ internal static class MatrixReferences
 
     public static void LoraBackward(in LoraGradArgs p)
     {
-        var (x, xa, w) = (new Elements(p.X, p.DType), new Elements(p.Xa == 0 ? p.X : p.Xa, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.K));
+        var (x, xa, w) = (new Elements(p.X, p.DType), new Elements(p.Xa == 0 ? p.X : p.Xa, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.N, p.K));
         var (a, b, scale, t) = (Param(p.A, p.DType), Param(p.B, p.DType), Param(p.C, p.DType), Param(p.T, p.DType));
         var (y0, dy, dx, dxa) = (new Elements(p.Y0, p.DType), new Elements(p.Dy, p.DType), new Elements(p.Dx, p.DType), new Elements(p.Dxa, p.DType));
         var (da, db, dbias, dc) = (Param(p.Da, p.DType), Param(p.Db, p.DType), Param(p.Dbias, p.DType), Param(p.Dc, p.DType));
@@ -210,7 +222,7 @@ internal static class MatrixReferences
 
     public static void RowNorm(in RowNormArgs p)
     {
-        var w = new Matrix(p.W, p.WType, p.WLayout, p.K);
+        var w = new Matrix(p.W, p.WType, p.WLayout, p.N, p.K);
         var (a, b, w2) = (Param(p.A, p.DType), Param(p.B, p.DType), Param(p.W2, p.DType));
         var (norm, inverse) = (Param(p.Norm, p.DType), Param(p.Inverse, p.DType));
         for (int i = 0; i < p.N; i++)
