@@ -10,6 +10,7 @@ public static class Rows
     private static readonly LayerRow Both = new("lora forward+backward", Method.Lora) { Backward = true };
     private static readonly LayerRow Dora = new("dora forward", Method.Dora);
     private static readonly LayerRow DoraBoth = new("dora forward+backward", Method.Dora) { Backward = true };
+    private static readonly QuantizedRow Bytes = new("quantised W", Quantization.Int8Rows), Nibbles = Bytes with { Kind = Quantization.NF4 };
     private static readonly VisionRow Step = new("vit step");
 
     /// <summary>Every row.</summary>
@@ -30,6 +31,10 @@ public static class Rows
         Both with { Outputs = 768, Inputs = 768 }, Both with { Outputs = 3072, Inputs = 768 }, Both with { Outputs = 4096, Inputs = 4096 },
 
         Dora, Dora with { Tokens = 2048 }, Dora with { Type = DType.BF16 }, DoraBoth, DoraBoth with { Tokens = 2048 },
+
+        .. new[] { Bytes, Nibbles }.SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 4 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 } }),
+        .. new[] { Bytes, Nibbles }.Select(q => q with { Group = "quantised W on both sides", PeerHasCodes = true })
+            .SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 }, q with { Tokens = 512, AdapterRank = 16 } }),
 
         new AdamWRow(1_000_000), new AdamWRow(10_000_000), new AdamWRow(10_000_000) { Threads = 1 },
 
