@@ -44,6 +44,14 @@ struct LoraArgs { const void *x, *xa, *w, *a, *b, *bias, *c; void *y, *y0, *t; i
 // e = c (.) dy; u[T,r] = scale e B; dx = e W (+ u A where xa is null); dxa = u A; da[r,k] = u^T xa; db[n,r] = e^T t;
 // dbias[n] = column sums of dy; dc[n] = column sums of dy (.) y0
 struct LoraGradArgs { const void *x, *xa, *w, *a, *b, *c, *t, *y0, *dy; void *dx, *dxa, *da, *db, *dbias, *dc; int32_t tokens, n, k, r; double scale; int32_t dtype, w_dtype, w_layout; uint32_t add; };
+// An adapter's part of a[R,k] and b[R,n], one row a rank: rows [first, first + rank), rank 0 (none) to 128.
+struct LoraRange { double scale; int32_t first, rank; };
+// Up to 64 tokens that follow each other and have one adapter; pieces are sorted by token and disjoint.
+struct LoraPiece { int32_t first, tokens, adapter, reserved; };
+// multi_lora.cpp: y = x W^T + bias, and for the tokens of a piece + scale (x a_i^T) b_i, i its adapter; other tokens have the bits of linear_forward.
+// b has its ranks as rows, so that both factors are read along rows whatever the rank. most_rank is the largest of the ranks; a and b are of ab_dtype:
+// F32, or the activations' type.
+struct MultiLoraArgs { const void *x, *w, *a, *b, *bias; void* y; const LoraRange* ranges; const LoraPiece* pieces; int32_t tokens, n, k, most_rank, piece_count, dtype, w_dtype, w_layout, ab_dtype; };
 // y[n,k] = w + scale b[n,r] a[r,k]; transpose 1: y[n,k] = w + scale (b a)^T with b [k,r], a [r,n]
 struct AddMatMulArgs { const void *w, *b, *a; void *y; int32_t n, k, r, transpose; double scale; int32_t dtype, w_dtype; };
 // norm[i] = |w_i + scale b_i a|_2 by |w_i|^2 + 2 scale b_i.(a w_i^T) + scale^2 b_i (a a^T) b_i^T; w2[n] = |w_i|^2 is kept by the caller

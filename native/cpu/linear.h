@@ -153,4 +153,69 @@ class Workspace {
     bool full = true;
 };
 
+// Group of an activation in units of Dot
+template <class Dot, int Width> void pack_activation(const View& v, int64_t lines, int64_t steps, int64_t group, const float* factor, float* to) {
+    if constexpr (Dot::Paired) pack_pairs<Width>(v, lines, steps, group, factor, to);
+    else pack_group<Width>(v, lines, steps, group, factor, to);
+}
+
+// True where a product of these operands is one of pairs
+LR_INLINE bool paired([[maybe_unused]] int32_t dtype, [[maybe_unused]] int32_t w_dtype, [[maybe_unused]] int32_t w_layout) {
+#if defined(__AVX512BF16__)
+    return dtype == LR_BF16 && ((w_dtype == LR_BF16 && w_layout == LR_PANELS) || is_coded(w_layout));
+#else
+    return false;
+#endif
+}
+
+struct Frozen {
+    const void* w; // [n,k]
+    int32_t dtype, layout;
+    int64_t n, k;
+};
+
+// x[T,k] W^T, the base of every forward layer: make it, pack, run. The sums of a row are the same for any T and any rows beside it.
+template <class Dot> class ForwardProduct {
+  public:
+    ForwardProduct(Workspace& memory, const void* x, int32_t dtype, int64_t tokens, const Frozen& w) : x(x), dtype(dtype), t(tokens), w(w) {
+        left = memory.take(panels * Rows * k);
+        whole = memory.take(repack ? strips * Wide * k : 0);
+    }
+
+    // each(i, panel) sees every packed panel of x while it is hot
+    template <class Each> void pack(Each&& each) const {
+        if (repack) {
+            lr::parallel_range(strips, Wide * k, [&](int64_t j0, int64_t j1) {
+                for (int64_t j = j0; j < j1; ++j) pack_group<Wide>({w.w, w.dtype, w.k, 1}, w.n, w.k, j, nullptr, whole + j * Wide * k);
+            });
+        }
+        lr::parallel_range(panels, Rows * k, [&](int64_t i0, int64_t i1) {
+            for (int64_t i = i0; i < i1; ++i) {
+                float* panel = left + i * Rows * k;
+                pack_activation<Dot, Rows>({x, dtype, w.k, 1}, t, w.k, i, nullptr, panel);
+                each(i, static_cast<const float*>(panel));
+            }
+        });
+    }
+
+    // finish(place, sums) as in multiply
+    template <class Finish> void run(const Tail& tail, Finish&& finish) const {
+        const WeightStrips<Dot> right{w.w, w.dtype, w.layout, w.n, w.k, repack ? whole : nullptr};
+        const auto rows_of = [&](auto few) { multiply<Dot, few>(t, w.n, k, tail, Passing::Strips, packed_left(left, k), right, finish); };
+        if (t > 6) rows_of(std::integral_constant<int, Rows>{});
+        else if (t > 3) rows_of(std::integral_constant<int, 6>{});
+        else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
+        else rows_of(std::integral_constant<int, 1>{});
+    }
+
+  private:
+    const void* x;
+    int32_t dtype;
+    int64_t t;
+    Frozen w;
+    int64_t panels = ceil_div(t, Rows), strips = ceil_div(w.n, Wide), k = Dot::units(w.k);
+    bool repack = w.layout == LR_ROWS && panels > KeptPanels;
+    float *left, *whole;
+};
+
 } // namespace LR_NS

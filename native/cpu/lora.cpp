@@ -13,15 +13,6 @@ namespace LR_NS {
 
 namespace {
 
-template <class P> bool paired(const P* p) {
-#if defined(__AVX512BF16__)
-    return p->dtype == LR_BF16 && ((p->w_dtype == LR_BF16 && p->w_layout == LR_PANELS) || is_coded(p->w_layout));
-#else
-    (void)p;
-    return false;
-#endif
-}
-
 // The groups of a float matrix in units of Dot, Width * steps units apart: room for the floats they are made from
 template <class Dot, int Width> void pack_low(const View& v, int64_t lines, int64_t steps, float* to) {
     lr::parallel_range(ceil_div(lines, Width), Width * steps, [&](int64_t g0, int64_t g1) {
@@ -30,12 +21,6 @@ template <class Dot, int Width> void pack_low(const View& v, int64_t lines, int6
             finish_pack<Dot>(to + g * Width * steps, steps, Width);
         }
     });
-}
-
-// Group of an activation in units of Dot
-template <class Dot, int Width> void pack_activation(const View& v, int64_t lines, int64_t steps, int64_t group, const float* factor, float* to) {
-    if constexpr (Dot::Paired) pack_pairs<Width>(v, lines, steps, group, factor, to);
-    else pack_group<Width>(v, lines, steps, group, factor, to);
 }
 
 // t of one panel of tokens: rows [T,r] of floats where wanted, and the panel of the tail in units of Dot
@@ -283,7 +268,7 @@ int32_t lora_forward(const LoraArgs* p) {
     if (!is_activation(p->dtype) || !is_weight(p->w_dtype, p->w_layout)) return LR_UNSUPPORTED;
     if (is_coded(p->w_layout) && p->tokens <= FewTokens) return coded_forward(p);
 #if defined(__AVX512BF16__)
-    if (paired(p)) return forward<Pairs>(p);
+    if (paired(p->dtype, p->w_dtype, p->w_layout)) return forward<Pairs>(p);
 #endif
     return forward<Floats>(p);
 }
@@ -291,7 +276,7 @@ int32_t lora_forward(const LoraArgs* p) {
 int32_t lora_backward(const LoraGradArgs* p) {
     if (!is_activation(p->dtype) || !is_weight(p->w_dtype, p->w_layout)) return LR_UNSUPPORTED;
 #if defined(__AVX512BF16__)
-    if (paired(p)) return backward<Pairs>(p);
+    if (paired(p->dtype, p->w_dtype, p->w_layout)) return backward<Pairs>(p);
 #endif
     return backward<Floats>(p);
 }

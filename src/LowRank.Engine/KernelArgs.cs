@@ -76,6 +76,30 @@ internal struct LoraGradArgs : IKernelArgs
 }
 
 [StructLayout(LayoutKind.Sequential)]
+internal struct LoraRange
+{
+    public double Scale;
+    public int First, Rank;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct LoraPiece
+{
+    public int First, Tokens, Adapter, Reserved;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct MultiLoraArgs : IKernelArgs
+{
+    public nint X, W, A, B, Bias, Y, Ranges, Pieces;
+    public int Tokens, N, K, MostRank, PieceCount;
+    public DType DType, WType;
+    public Layout WLayout;
+    public DType AbType;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
 internal struct AddMatMulArgs : IKernelArgs
 {
     public nint W, B, A, Y;

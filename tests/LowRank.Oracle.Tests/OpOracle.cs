@@ -17,6 +17,7 @@ internal static class OpOracle
     {
         [typeof(Linear)] = (_, t) => F.linear(t[0]!, t[1]!, t.ElementAtOrDefault(2)),
         [typeof(LoraLinear)] = (op, t) => Lora(((LoraLinear)op).Scale, t),
+        [typeof(MultiLoraLinear)] = (op, t) => MultiLora((MultiLoraLinear)op, t),
         [typeof(AddMatMul)] = (op, t) => ((AddMatMul)op) is var o && o.Transpose ? t[0]! + (t[1]!.mm(t[2]!).t() * o.Scale) : t[0]! + (t[1]!.mm(t[2]!) * o.Scale),
         [typeof(MatMul)] = (op, t) => ((MatMul)op) is var o ? Turn(t[0]!, o.TransposeA).mm(Turn(t[1]!, o.TransposeB)) * o.Scale : t[0]!,
         [typeof(DoraScale)] = (op, t) => t[0]! / Torch.linalg.norm(t[1]! + (t[3]!.mm(t[2]!) * ((DoraScale)op).Scale), dims: [1]),
@@ -67,6 +68,18 @@ internal static class OpOracle
         Torch.Tensor y = F.linear(t[0]!, t[1]!) + (F.linear(F.linear(x, t[2]!), t[3]!) * scale);
         y = c is null ? y : y * c;
         return bias is null ? y : y + bias;
+    }
+
+    private static Torch.Tensor MultiLora(MultiLoraLinear op, Torch.Tensor?[] t)
+    {
+        Torch.Tensor x = t[0]!.reshape(-1, t[0]!.shape[^1]), y = F.linear(x, t[1]!, t.ElementAtOrDefault(4));
+        foreach (AdapterSegment s in op.Choice.Segments)
+        {
+            AdapterRange r = op.Adapters[s.Adapter];
+            Torch.Tensor low = F.linear(x.narrow(0, s.First, s.Tokens), t[2]!.narrow(0, r.First, r.Rank)).mm(t[3]!.narrow(0, r.First, r.Rank)) * r.Scale;
+            y = y + F.pad(low, [0, 0, s.First, x.shape[0] - s.First - s.Tokens]);
+        }
+        return y.view([.. t[0]!.shape[..^1], t[1]!.shape[0]]);
     }
 
     private static Torch.Tensor Patches(Unfold op, Torch.Tensor x)

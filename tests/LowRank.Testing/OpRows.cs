@@ -85,6 +85,11 @@ public static class OpRows
         new(new AddMatMul(0.25), W(24, 72), P(24, 8), P(8, 72)) { Types = [DType.F32] },
         new(new MatMul(), X(40, 24), X(24, 72)),
         new(new DoraScale(2), P(24), Packed(24, 40), C(4, 40), C(24, 4), C(24)),
+        new(new MultiLoraLinear(new(new(0, 2, 1.5), new(2, 1, 0.5)), AdapterChoice.PerRow([1, -1, 0])), X(3, 16), W(5, 16), P(3, 16), P(3, 5)),
+        new(new MultiLoraLinear(MixedAdapters, MixedRows), X(2, 75, 40), Packed(72, 40), P(241, 40), P(241, 72), P(72)),
+        new(new MultiLoraLinear(MixedAdapters, MixedRows), X(150, 50), Packed(70, 50), W(241, 50), W(241, 70), P(70)),
+        new(new MultiLoraLinear(new([.. Enumerable.Range(0, 64).Select(i => new AdapterRange(4 * i, 4, 1))]), AdapterChoice.PerRow([.. Enumerable.Range(0, 64).Reverse()])), X(64, 48), Packed(96, 48), P(256, 48), P(256, 96)),
+        new(new MultiLoraLinear(new(new AdapterRange(0, 3, 1)), AdapterChoice.Of(9)), X(9, 20), Packed(33, 20), P(3, 20), P(3, 33), P(33)),
         new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)) { Types = [DType.F32] },
         new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)) { Types = [DType.F32] },
         new(new MatMul(), X(5, 9), X(9, 4)),
@@ -151,6 +156,10 @@ public static class OpRows
         new(new LoraLinear(1.5), X(180, 50), Q(Quantization.Int8Rows, 65, 50), P(3, 50), P(65, 3), None, P(65)),
         new(new DoraScale(2), P(45), Q(Quantization.NF4, 45, 64), C(4, 64), C(45, 4), C(45)),
     ];
+
+    private static AdapterTable MixedAdapters => new(new(0, 1, 2), new(1, 8, 0.5), new(9, 16, 1), new(0, 0, 1), new(25, 24, -1), new(49, 64, 0.25), new(113, 128, 0.5));
+
+    private static AdapterChoice MixedRows => AdapterChoice.Of(150, new(0, 1, 6), new(1, 0, 0), new(1, 30, 0), new(33, 12, 1), new(45, 2, AdapterChoice.None), new(47, 5, 3), new(52, 3, 4), new(55, 70, 2), new(130, 9, 5), new(139, 4, 1));
 
     private static Operand X(params int[] shape) => new(Shape.Of(shape));
 

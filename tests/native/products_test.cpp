@@ -101,12 +101,35 @@ void layers() {
         }
 }
 
+// A batch of nine tokens and four adapters, one of them of rank 0
+void adapters_mixed() {
+    const LoraRange ranges[] = {{1.5, 0, 3}, {-0.5, 3, 1}, {1, 4, 0}, {0.25, 4, 17}};
+    const LoraPiece pieces[] = {{0, 1, 3, 0}, {1, 5, 0, 0}, {6, 1, 2, 0}, {8, 1, 1, 0}};
+    const int of[] = {3, 0, 0, 0, 0, 0, 2, 2, 1}; // adapter 2 and none are the same
+    for (int32_t type : Types)
+        for (int32_t factors : {int32_t(LR_F32), type})
+            for (auto [n, k] : {std::pair<int32_t, int32_t>{1, 1}, {5, 16}, {70, 50}, {96, 40}}) {
+                const int32_t T = 9, N = n, K = k, R = 21;
+                const Buffer x = random_buffer(type, T * K), w = random_buffer(type, N * K), a = random_buffer(factors, R * K), b = random_buffer(factors, R * N), bias = random_buffer(LR_F32, N);
+                Buffer y(type, T * N);
+                auto want = [&](int64_t e) {
+                    const int64_t i = e / N, j = e % N;
+                    const LoraRange& range = ranges[of[i]];
+                    auto row = [&](const Buffer& m, int64_t line) { return contract(K, [&](int64_t s) { return x[i * K + s]; }, [&, line](int64_t s) { return m[line * K + s]; }); };
+                    return bias[j] + row(w, j) + range.scale * contract(range.rank, [&](int64_t q) { return row(a, range.first + q); }, [&](int64_t q) { return b[(range.first + q) * N + j]; });
+                };
+                run(KERNEL(multi_lora_forward, MultiLoraArgs), std::to_string(N) + "x" + std::to_string(K), type, {&x, &w, &a, &b, &bias}, {{&y, want}},
+                    [&](int32_t t) { return MultiLoraArgs{x.data, w.data, a.data, b.data, bias.data, y.data, ranges, pieces, T, N, K, 17, 4, t, type, LR_ROWS, factors}; });
+            }
+}
+
 } // namespace
 
 void products() {
     packs();
     products_plain();
     layers();
+    adapters_mixed();
 }
 
 } // namespace test

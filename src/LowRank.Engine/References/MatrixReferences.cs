@@ -201,6 +201,44 @@ internal static class MatrixReferences
         ColumnSums(dy, y0, dc, p.Tokens, p.N, p.Add, 5);
     }
 
+    public static unsafe void MultiLoraForward(in MultiLoraArgs p)
+    {
+        var (x, w, bias, y) = (new Elements(p.X, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.K), Param(p.Bias, p.DType), new Elements(p.Y, p.DType));
+        var (a, b) = (new Elements(p.A, p.AbType), new Elements(p.B, p.AbType));
+        var ranges = (LoraRange*)p.Ranges;
+        var pieces = (LoraPiece*)p.Pieces;
+        int piece = 0;
+        for (int i = 0; i < p.Tokens; i++)
+        {
+            while (piece < p.PieceCount && pieces[piece].First + pieces[piece].Tokens <= i)
+            {
+                piece++;
+            }
+            LoraRange range = piece < p.PieceCount && pieces[piece].First <= i ? ranges[pieces[piece].Adapter] : default;
+            var t = new double[range.Rank];
+            for (int q = 0; q < t.Length; q++)
+            {
+                for (int c = 0; c < p.K; c++)
+                {
+                    t[q] += range.Scale * x[((long)i * p.K) + c] * a[((long)(range.First + q) * p.K) + c];
+                }
+            }
+            for (int j = 0; j < p.N; j++)
+            {
+                double sum = bias.Present ? bias[j] : 0;
+                for (int c = 0; c < p.K; c++)
+                {
+                    sum += x[((long)i * p.K) + c] * w[j, c];
+                }
+                for (int q = 0; q < t.Length; q++)
+                {
+                    sum += t[q] * b[((long)(range.First + q) * p.N) + j];
+                }
+                y[((long)i * p.N) + j] = sum;
+            }
+        }
+    }
+
     public static void AddMatMul(in AddMatMulArgs p)
     {
         DType param = p.DType.ForParameters();
