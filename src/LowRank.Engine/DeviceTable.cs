@@ -12,11 +12,12 @@ internal sealed class DeviceTable<T>(T[] values) where T : unmanaged
     /// <summary>Address of the copy on the scope's device; it lives in <paramref name="scope"/> unless an earlier one still does.</summary>
     public nint On(Scope scope)
     {
-        if (copy is not { IsAlive: true } || copy.Device != scope.Device)
+        Tensor? known = copy;       // another device's thread may put its own there
+        if (known is not { IsAlive: true } || known.Device != scope.Device)
         {
             ReadOnlySpan<byte> bytes = MemoryMarshal.AsBytes(values.AsSpan());
-            copy = scope.OfRaw([bytes.Length], DType.U8, bytes);
+            copy = known = scope.OfRaw([bytes.Length], DType.U8, bytes);
         }
-        return copy.Data;
+        return known.Data;
     }
 }
