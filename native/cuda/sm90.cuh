@@ -52,3 +52,19 @@ template <class Half> LR_DEV uint32_t lr_pair(float low, float high) {
     lr_narrow(high, h);
     return l.bits | static_cast<uint32_t>(h.bits) << 16;
 }
+// As words, first in memory first
+LR_DEV void lr_words(uint32_t (&w)[4], const lr_u4& v) { w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w; }
+// Lanes 4q..4q+3 exchange four words each: lane i gets word i of lanes 0..3 of its quad. Its own inverse; every lane of the warp must call.
+LR_DEV void lr_quad_transpose(uint32_t (&w)[4]) {
+    LR_UNROLL
+    for (int step = 1; step < 4; step *= 2) {
+        const bool upper = LR_TID & step;
+        LR_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            uint32_t &low = w[step == 1 ? 2 * i : i], &high = w[step == 1 ? 2 * i + 1 : i + 2];
+            const uint32_t other = lr_shfl_xor(upper ? low : high, step);
+            if (upper) low = other;
+            else high = other;
+        }
+    }
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes wgmma.cuh: one struct a shape and type, with the instruction's operands spelled out. Run it in this folder after changing SHAPES."""
 
-SHAPES = [16, 32, 64, 128, 192, 256]
+SHAPES = [16, 32, 64, 128, 256]
 TYPES = {"bf16": "bf16", "f16": "f16"}
 
 

@@ -144,7 +144,7 @@ public sealed class ListTests : IDisposable
         Assert.Equal(["name", "file", "type", "threads", "row", "gpu", "builds", "notes"], kernels[0].Select(p => p.Key));
         Assert.Equal(3, kernels.Count(k => $"{k["name"]}" == "gemm"));
         Assert.All(kernels, k => Assert.NotEmpty($"{k["row"]}"));
-        JsonObject hopper = kernels.First(k => $"{k["name"]}" == "lora_forward_n256_r16" && $"{k["type"]}" == "BF16");
+        JsonObject hopper = kernels.First(k => $"{k["name"]}" == "lora_forward_128x256_r16" && $"{k["type"]}" == "BF16");
         Assert.Equal(CudaKernelList.NvrtcVersion is null ? [] : ["sm_90a"], ((JsonArray)hopper["builds"]!).Select(b => $"{b!["architecture"]}"));
         Assert.All(kernels.SelectMany(k => (JsonArray)k["builds"]!), b => Assert.True(b!["registers"]!.GetValue<int>() > 0 && b["spills"]!.GetValue<int>() == 0));
     }

@@ -80,13 +80,14 @@ internal struct TensorMap
     private ulong first;
 }
 
-/// <summary>The fused forward on Hopper; its size is a multiple of the maps' alignment, as in C++.</summary>
+/// <summary>A product of mainloop_sm90.cuh; its size is a multiple of the maps' alignment, as in C++.</summary>
 [StructLayout(LayoutKind.Sequential, Size = 640)]
-internal struct LoraSm90Args
+internal struct Sm90Args
 {
-    public TensorMap X, W, A, B;
-    public nint C, Bias, Y, T32, T16, Flags;
-    public int Tokens, N, K, R, RowTiles, ColTiles;
+    public TensorMap X, W, Down, Tail;
+    public nint C, Bias, Y, Y0, T32, T16, Counters;
+    public int M, N, K, R, TPitch, RowTiles, ColTiles, Group;
+    public DType YType;
     public float Scale;
-    public int Reserved;
+    public uint Add;
 }

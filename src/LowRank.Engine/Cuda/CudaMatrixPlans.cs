@@ -70,7 +70,7 @@ internal static class CudaMatrixPlans
         {
             return a.WLayout != Layout.Panels && CudaQuantPlans.Forward(on, in a);
         }
-        if (TryHopper(on, in a) || CudaTilePlans.TryForward(on, in a))
+        if (CudaHopperPlans.TryForward(on, in a) || CudaTilePlans.TryForward(on, in a))
         {
             return true;
         }
@@ -198,69 +198,13 @@ internal static class CudaMatrixPlans
         }
     }
 
-    /// <summary>The fused kernel of lora_sm90.cu, where types, alignment and rank allow it and there is a tile's worth of work.</summary>
-    private static bool TryHopper(CudaStream on, in LoraArgs a)
-    {
-        const int Rows = 128, Depth = 64, Stages = 4, Threads = 384;
-        bool halves = a.DType is DType.BF16 or DType.F16 && a.WType == a.DType;
-        if (on.Architecture != 90 || !halves || a.R is < 1 or > 64 || a.Xa != 0 || a.Y0 != 0 || a.K % 8 != 0 || a.K < Depth || a.Tokens < Rows || a.N < Rows || a.X % 16 != 0 || a.W % 16 != 0)
-        {
-            return false;
-        }
-        int rank = a.R <= 16 ? 16 : a.R <= 32 ? 32 : 64, rowTiles = (a.Tokens + Rows - 1) / Rows;
-        int width = (a.N + 255) / 256 * rowTiles >= on.Multiprocessors ? 256 : 128, colTiles = (a.N + width - 1) / width;
-        long aBytes = Round(2L * rank * a.K), bBytes = Round(2L * a.N * rank), tBytes = Round(2L * a.Tokens * rank), flagBytes = Round(2L * rowTiles * sizeof(int));
-        on.Reserve(aBytes + bBytes + tBytes + flagBytes);
-        nint a16 = on.Workspace(aBytes), b16 = on.Workspace(bBytes), t16 = on.Workspace(tBytes), flags = on.Workspace(flagBytes);
-        Pad(on, a.DType, a.A, a.R, a.K, a16, rank, a.K);
-        Pad(on, a.DType, a.B, a.N, a.R, b16, a.N, rank);
-        on.Clear(flags, flagBytes);
-        long stage = 2L * Depth * (Rows + width + rank);
-        return on.Run("lora_sm90.cu", HopperName(width, rank), a.DType, (Math.Min((long)rowTiles * colTiles, on.Multiprocessors), 1, 1), Threads, (int)((Stages * stage) + (2 * Stages * 8)), new LoraSm90Args
-        {
-            X = on.Map(a.X, a.DType, a.Tokens, a.K, Rows, Depth),
-            W = on.Map(a.W, a.DType, a.N, a.K, width, Depth),
-            A = on.Map(a16, a.DType, rank, a.K, rank, Depth),
-            B = on.Map(b16, a.DType, a.N, rank, width, Depth),
-            C = a.C,
-            Bias = a.Bias,
-            Y = a.Y,
-            T32 = a.T,
-            T16 = t16,
-            Flags = flags,
-            Tokens = a.Tokens,
-            N = a.N,
-            K = a.K,
-            R = a.R,
-            RowTiles = rowTiles,
-            ColTiles = colTiles,
-            Scale = (float)a.Scale,
-        }, together: true);
-
-        static long Round(long bytes) => (bytes + 255) & ~255L;
-    }
-
-    // Constants, because a launch allocates nothing.
-    private static string HopperName(int width, int rank) => (width, rank) switch
-    {
-        (128, 16) => "lora_forward_n128_r16",
-        (128, 32) => "lora_forward_n128_r32",
-        (128, _) => "lora_forward_n128_r64",
-        (_, 16) => "lora_forward_n256_r16",
-        (_, 32) => "lora_forward_n256_r32",
-        _ => "lora_forward_n256_r64",
-    };
-
-    private static void Pad(CudaStream on, DType type, nint from, int fromRows, int fromCols, nint to, int rows, int cols) =>
-        on.Run("rows.cu", "pad", type, (Math.Min((((long)rows * cols) + 255) / 256, 32L * on.Multiprocessors), 1, 1), 256, 0, new PadArgs { From = from, To = to, FromRows = fromRows, FromCols = fromCols, Rows = rows, Cols = cols });
-
     private static bool Multiply(CudaStream on, DType type, GemmArgs a)
     {
         if (a.YRowStride == 0)
         {
             (a.YRowStride, a.YColStride) = (a.N, 1);
         }
-        if (CudaTilePlans.TryMultiply(on, in a))
+        if (CudaTilePlans.Multiply(on, in a))
         {
             return true;
         }

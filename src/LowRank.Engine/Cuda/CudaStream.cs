@@ -7,6 +7,9 @@ internal delegate bool CudaPlan<TArgs>(CudaStream on, in TArgs args) where TArgs
 /// <summary>What a plan may do: launch functions in order, and use workspace that lives until the plan ends.</summary>
 internal sealed class CudaStream(CudaDriver driver)
 {
+    /// <summary>How many <see cref="Counters"/> there are.</summary>
+    public const int CounterCount = 1 << 14;
+
     private const int MostMaps = 4096;
     private readonly Dictionary<(nint Data, DType Type, long Rows, long Cols, int BoxRows, int BoxCols), TensorMap> maps = [];
     private List<nint>? outgrown;     // of a recording: blocks that its first launches use
@@ -18,6 +21,10 @@ internal sealed class CudaStream(CudaDriver driver)
 
     /// <summary>Multiprocessors of the device.</summary>
     public int Multiprocessors => driver.Multiprocessors;
+
+    /// <summary>Integers that are zero at the start of every launch that uses them, and that it leaves at zero: made with the stream, so that launches can be
+    /// recorded and replayed as they are. 0 where no kernel of the device wants them.</summary>
+    public nint Counters { get; private set; } = driver.Architecture == 90 ? Zeros(driver) : 0;
 
     /// <summary>Device memory of undefined content, aligned to 256 bytes, until the plan ends. Ask for all of it before the first launch.</summary>
     public nint Workspace(long bytes)
@@ -120,6 +127,18 @@ internal sealed class CudaStream(CudaDriver driver)
         Outgrow(ref workspace);
         Outgrow(ref scratch);
         maps.Clear();
+        if (Counters != 0)
+        {
+            driver.Release(Counters);
+            Counters = 0;
+        }
+    }
+
+    private static nint Zeros(CudaDriver driver)
+    {
+        nint block = driver.Allocate(CounterCount * sizeof(int));
+        driver.Clear(block, CounterCount * sizeof(int));
+        return block;
     }
 
     private void Grow(ref Room room, nuint bytes)

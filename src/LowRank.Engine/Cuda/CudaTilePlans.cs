@@ -67,6 +67,9 @@ internal static class CudaTilePlans
         return on.Run(ProductFile, name, type, ((long)Ceiling(a.M, side) * Ceiling(a.N, side), 1, 1), 2 * side, 4 * 2 * side * 64, in a);
     }
 
+    /// <summary>The product by Hopper's kernels where they take it, by these where they do not.</summary>
+    public static bool Multiply(CudaStream on, in GemmArgs a) => CudaHopperPlans.TryMultiply(on, in a) || TryMultiply(on, in a);
+
     /// <summary>F1: t by the skinny product, then y with the rank as more steps of its sum.</summary>
     public static bool TryForward(CudaStream on, in LoraArgs a)
     {
@@ -84,7 +87,7 @@ internal static class CudaTilePlans
         RoundTo(on, type, new(a.A, a.R, a.K, down, rank, a.K), new(a.B, a.N, a.R, up, a.N, rank));
         var end = new SkinnyEndArgs { Y = a.T, Rounded = t, YRowStride = a.R, YColStride = 1, Rows = a.Tokens, Cols = a.R, Pitch = rank, Scale = a.Scale };
         Reduce(on, type, x, new(down, type, a.K, 1), a.K, end, work);
-        return TryMultiply(on, new GemmArgs
+        return Multiply(on, new GemmArgs
         {
             A = new(a.X, type, a.K, 1),
             B = new(a.W, type, a.K, 1),
@@ -172,11 +175,11 @@ internal static class CudaTilePlans
         }
         if (a.Dx != 0)
         {
-            TryMultiply(on, new GemmArgs { A = dy, B = w, Ta = new(u, type, rank, 1), Tb = new(down, type, 1, a.K), Y = a.Dx, YType = type, YRowStride = a.K, YColStride = 1, M = a.Tokens, N = a.K, K = a.N, R = a.Xa == 0 ? rank : 0, Scale = 1, Add = a.Add & 1 });
+            Multiply(on, new GemmArgs { A = dy, B = w, Ta = new(u, type, rank, 1), Tb = new(down, type, 1, a.K), Y = a.Dx, YType = type, YRowStride = a.K, YColStride = 1, M = a.Tokens, N = a.K, K = a.N, R = a.Xa == 0 ? rank : 0, Scale = 1, Add = a.Add & 1 });
         }
         if (a.Dxa != 0)
         {
-            TryMultiply(on, new GemmArgs { A = new(u, type, rank, 1), B = new(down, type, 1, a.K), Y = a.Dxa, YType = type, YRowStride = a.K, YColStride = 1, M = a.Tokens, N = a.K, K = rank, Scale = 1, Add = (a.Add >> 1) & 1 });
+            Multiply(on, new GemmArgs { A = new(u, type, rank, 1), B = new(down, type, 1, a.K), Y = a.Dxa, YType = type, YRowStride = a.K, YColStride = 1, M = a.Tokens, N = a.K, K = rank, Scale = 1, Add = (a.Add >> 1) & 1 });
         }
         if (a.Da != 0)
         {

@@ -72,9 +72,15 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
 
     public override string Name => DeviceName;
 
-    public override int Architecture => Capability;
+    public override int Architecture => Emulates;
 
-    public override int Multiprocessors => 3;
+    /// <summary>Compute capability times 10 that plans see; the kernels of lower ones run too.</summary>
+    public int Emulates { get; init; } = Capability;
+
+    public override int Multiprocessors => Processors;
+
+    /// <summary>How many multiprocessors it stands for: the grid of persistent kernels.</summary>
+    public int Processors { get; init; } = 3;
 
     public override bool IsHostMemory => true;
 
