@@ -12,7 +12,8 @@ internal static class KernelsCommand
         var json = CommonOptions.Json();
         Option<string[]> files = new("--file") { Description = "Only these kernel files, for example gemm.cu.", AllowMultipleArgumentsPerToken = true };
         Option<string?> prebuild = new("--prebuild") { Description = $"Compile for sm_80, sm_86, sm_89, sm_90a and newer into this archive; an application finds it beside itself as {CudaKernelList.PrebuiltName}." };
-        var command = new Command("kernels", "List the CUDA kernels, with registers and spills where NVRTC is found.") { files, prebuild, json };
+        Option<bool> markdown = new("--markdown") { Description = "Print the table of the README." };
+        var command = new Command("kernels", "List the CUDA kernels, with registers and spills where NVRTC is found.") { files, prebuild, json, markdown };
         command.SetAction((parsed, cancellation) =>
         {
             string[] chosen = parsed.GetValue(files) ?? [];
@@ -24,6 +25,11 @@ internal static class KernelsCommand
             if (CudaKernelList.NvrtcVersion is null)
             {
                 Console.Error.WriteLine($"no registers or spills: {CudaKernelList.NvrtcDiagnosis}");
+            }
+            if (parsed.GetValue(markdown))
+            {
+                Output.Text(KernelTable.Markdown());
+                return Task.FromResult(ExitCode.Done);
             }
             bool asJson = parsed.GetValue(json);
             Output.Rows([.. CudaKernelList.All(chosen).Select(k => Row(k, asJson))], asJson);

@@ -43,7 +43,12 @@ public static class Program
         }
         try
         {
-            return await parsed.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null }, cancellation);
+            int code = await parsed.InvokeAsync(new InvocationConfiguration { EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null }, cancellation);
+            if (CudaKernelList.CacheTrouble is { } trouble)
+            {
+                await Console.Error.WriteLineAsync($"lowrank: {trouble}");
+            }
+            return code;
         }
         catch (OperationCanceledException stopped)
         {

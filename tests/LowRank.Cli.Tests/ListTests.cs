@@ -148,4 +148,16 @@ public sealed class ListTests : IDisposable
         Assert.Equal(CudaKernelList.NvrtcVersion is null ? [] : ["sm_90a"], ((JsonArray)hopper["builds"]!).Select(b => $"{b!["architecture"]}"));
         Assert.All(kernels.SelectMany(k => (JsonArray)k["builds"]!), b => Assert.True(b!["registers"]!.GetValue<int>() > 0 && b["spills"]!.GetValue<int>() == 0));
     }
+
+    [Fact]
+    public void The_readme_shows_the_table_of_kernels_whatever_the_compiler_here()
+    {
+        string readme = File.ReadAllText(Path.Combine(Golden.Repository, "README.md"));
+        foreach (string line in KernelTable.Markdown().Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(line => line.Contains('`', StringComparison.Ordinal)))
+        {
+            // Registers and spills are those of the NVRTC that the heading names.
+            string known = string.Join(" | ", line.Split(" | ")[..^KernelTable.CompilerColumns]) + " | ";
+            Assert.Contains(known, readme, StringComparison.Ordinal);
+        }
+    }
 }

@@ -78,8 +78,26 @@ public sealed class ProcessTests : IDisposable
         Assert.Equal(colours, System.Text.RegularExpressions.Regex.IsMatch(shown, "\u001b\\[[0-9;]*(3|38;5|38;2)[0-9;]*m"));
     }
 
+    [Fact]
+    public void Two_processes_share_what_nvrtc_compiles_and_a_cache_that_cannot_be_written_is_said_once()
+    {
+        Assert.SkipWhen(CudaKernelList.NvrtcVersion is null, CudaKernelList.NvrtcDiagnosis);
+        string[] words = ["kernels", "--file", "adam.cu", "--json"];
+        Process[] both = [StartWith([$"LOWRANK_CACHE={At("cache")}"], words), StartWith([$"LOWRANK_CACHE={At("cache")}"], words)];
+        (int Code, string Output, string Error)[] results = [.. both.Select(Finish)];
+        Assert.All(results, r => Assert.Equal((0, results[0].Output, ""), r));
+        Assert.Equal(2, Directory.GetFiles(At("cache"), "*.cubin").Length);      // sm_80 and sm_90a
+        Assert.Equal(2, Directory.GetFiles(At("cache")).Length);
+        File.WriteAllText(At("file"), "");
+        (int code, string output, string error) = Finish(StartWith([$"LOWRANK_CACHE={Path.Combine(At("file"), "cache")}"], words));
+        Assert.Equal((0, results[0].Output), (code, output));
+        Assert.StartsWith("lowrank: CudaCache: ", Assert.Single(error.TrimEnd().Split('\n')), StringComparison.Ordinal);
+    }
+
     // `env` gives the child the default answer to SIGINT: a shell that starts tests in the background has it ignored.
-    private static Process Start(params string[] words) => Process.Start(new ProcessStartInfo("env", ["--default-signal=INT", "dotnet", Path.Combine(AppContext.BaseDirectory, "lowrank.dll"), .. words])
+    private static Process Start(params string[] words) => StartWith([], words);
+
+    private static Process StartWith(string[] variables, params string[] words) => Process.Start(new ProcessStartInfo("env", ["--default-signal=INT", .. variables, "dotnet", Path.Combine(AppContext.BaseDirectory, "lowrank.dll"), .. words])
     {
         RedirectStandardOutput = true,
         RedirectStandardError = true,

@@ -1,4 +1,6 @@
+using System.Diagnostics;
 using System.Text;
+using LowRank.Testing;
 using Xunit;
 
 namespace LowRank.Engine.Tests;
@@ -125,6 +127,24 @@ public sealed class CompilerTests : IDisposable
         Assert.Equal((0, 1), (WithCache() is var fourth && fourth.Get(variant).Cubin.Length > 0 ? fourth : null)!.Counts);
     }
 
+    /// <summary>Times go to the test's output: the CPU's, which a busy machine leaves alone, of one thread.</summary>
+    [Fact]
+    public void Nvrtc_compiles_what_a_training_step_needs_once_and_the_cache_has_it_then()
+    {
+        SkipWithoutNvrtc();
+        CudaVariant[] variants = TrainingStep();
+        CudaCompiler cold = new(new CudaCache(folder)), warm = new(new CudaCache(folder));
+        foreach ((string name, CudaCompiler compiler) in (ReadOnlySpan<(string, CudaCompiler)>)[("NVRTC", cold), ("cache", warm)])
+        {
+            TimeSpan before = Environment.CpuUsage.TotalTime;
+            long started = Stopwatch.GetTimestamp();
+            Array.ForEach(variants, v => compiler.Get(v));
+            TestContext.Current.TestOutputHelper!.WriteLine($"{variants.Length} files of a training step from {name}: {(Environment.CpuUsage.TotalTime - before).TotalMilliseconds:F0} ms of CPU, {Stopwatch.GetElapsedTime(started).TotalMilliseconds:F0} ms");
+        }
+        Assert.Equal((variants.Length, 0), cold.Counts);
+        Assert.Equal((0, variants.Length), warm.Counts);
+    }
+
     [Fact]
     public void Nvrtc_points_an_error_to_its_line()
     {
@@ -180,6 +200,26 @@ public sealed class CompilerTests : IDisposable
         Refused($"({path}): install NVRTC, or the package LowRank.Cuda.Kernels", path, Sources, new CudaVariant(Tiny, DType.F32, 80));
         File.WriteAllText(path, "no archive");
         Refused($"CudaPrebuilt: {path} cannot be read (", path, Sources, new CudaVariant(Tiny, DType.F32, 80));
+    }
+
+    // The files, each in its type, that a bf16 step of a transformer with LoRA and AdamW launches on the emulator
+    private static CudaVariant[] TrainingStep()
+    {
+        using var driver = new EmulatedDriver();
+        using Device device = new CudaDevice(driver);
+        foreach (OpRow row in OpRows.All.Where(r => r.Op is LoraLinear or LayerNorm or Gelu or Add or Attention or Gather or CrossEntropy))
+        {
+            new OpRun(row, DType.BF16).On(device, DType.BF16);
+        }
+        using Scope store = device.NewStore();
+        using var optimizer = new AdamW([new Parameter("p", store.NewZeros([9], DType.F32))]) { MaxGradientNorm = 1 };
+        using (Tape tape = device.BeginTape())
+        {
+            tape.Backward(new SquaredError().Apply(optimizer.Pack.Parameters[0], tape.NewZeros([9], DType.F32)));
+            optimizer.Step();
+        }
+        Dictionary<(string, DType), string> files = driver.Entries().ToDictionary(e => (e.Name, e.Type), e => e.File);
+        return [.. driver.Launches.Keys.Select(k => new CudaVariant(files[k], k.Type, EmulatedDriver.Capability)).Distinct()];
     }
 
     private static void Refused(string part, string path, CudaSources sources, CudaVariant variant)
