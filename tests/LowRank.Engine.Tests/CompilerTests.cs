@@ -127,7 +127,7 @@ public sealed class CompilerTests : IDisposable
         Assert.Equal((0, 1), (WithCache() is var fourth && fourth.Get(variant).Cubin.Length > 0 ? fourth : null)!.Counts);
     }
 
-    /// <summary>Times go to the test's output: the CPU's, which a busy machine leaves alone, of one thread.</summary>
+    /// <summary>Times go to the test's output. Run it alone: the CPU's time is that of the whole process.</summary>
     [Fact]
     public void Nvrtc_compiles_what_a_training_step_needs_once_and_the_cache_has_it_then()
     {
