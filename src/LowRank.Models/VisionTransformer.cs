@@ -12,6 +12,7 @@ public sealed class VisionTransformer : PretrainedModel
     private const string Head = "classifier", Pooler = "pooler.dense";
     private readonly Site patches;
     private readonly Parameter classToken, positions;
+    private readonly Dictionary<int, Tensor> firstRows = [];     // by batch; kept, so that a step can be recorded, which the host may not write into
     private readonly Layer[] layers;
     private readonly Norm norm;
     private readonly Site? classifier, pooler;
@@ -142,7 +143,10 @@ public sealed class VisionTransformer : PretrainedModel
     private Tensor ClassTokens(Tensor hidden)
     {
         int batch = hidden.Shape[0];
-        Tensor ids = Device.Current!.Of([batch], [.. Enumerable.Range(0, batch).Select(b => b * Config.Tokens)]);
+        if (!firstRows.TryGetValue(batch, out Tensor? ids))
+        {
+            firstRows.Add(batch, ids = Store.Of([batch], [.. Enumerable.Range(0, batch).Select(b => b * Config.Tokens)]));
+        }
         return new Gather().Apply(hidden.Reshape([batch * Config.Tokens, Config.HiddenSize]), ids);
     }
 
