@@ -10,13 +10,13 @@ internal sealed class Timing(Device device, Machine machine, Peer peer, bool tin
     private const int Samples = 50, Replays = 20, MostSets = 64;
     private const double LongReplay = 5000, LongSample = 100_000;      // microseconds: from there on fewer replays make a sample
     private static readonly TimeSpan PerRow = TimeSpan.FromSeconds(30);
-    private readonly Clock clock = new(device);
 
     /// <summary>Measures a row.</summary>
     public RowResult Measure(CudaRow row)
     {
         using Scope scope = device.BeginScope();        // for what ops need beside their operands
         List<DataSet> sets = [DataSet.Draw(device, row)];
+        var clock = new Clock(device);
         try
         {
             sets[0].Call();
@@ -66,6 +66,7 @@ internal sealed class Timing(Device device, Machine machine, Peer peer, bool tin
         finally
         {
             peer.End();
+            clock.Dispose();
             sets.ForEach(set => set.Dispose());
             device.Synchronize();
         }
