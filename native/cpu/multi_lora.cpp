@@ -136,7 +136,7 @@ template <class Dot> int32_t by_types(const MultiLoraArgs* p) {
 } // namespace
 
 int32_t multi_lora_forward(const MultiLoraArgs* p) {
-    if (!is_activation(p->dtype) || !is_activation(p->w_dtype) || (p->ab_dtype != LR_F32 && p->ab_dtype != p->dtype)) return LR_UNSUPPORTED;
+    if (!is_activation(p->dtype) || !is_weight(p->w_dtype, p->w_layout) || (p->ab_dtype != LR_F32 && p->ab_dtype != p->dtype)) return LR_UNSUPPORTED;
 #if defined(__AVX512BF16__)
     if (paired(p->dtype, p->w_dtype, p->w_layout)) return by_types<Pairs>(p);
 #endif

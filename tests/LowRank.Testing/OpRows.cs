@@ -91,11 +91,12 @@ public static class OpRows
         new(new MultiLoraLinear(new([.. Enumerable.Range(0, 64).Select(i => new AdapterRange(4 * i, 4, 1))]), AdapterChoice.PerRow([.. Enumerable.Range(0, 64).Reverse()])), X(64, 48), Packed(96, 48), P(256, 48), P(256, 96)),
         new(new MultiLoraLinear(new(new AdapterRange(0, 3, 1)), AdapterChoice.Of(9)), X(9, 20), Packed(33, 20), P(3, 20), P(3, 33), P(33)),
         // Each tile of Hopper's products, for the three multiprocessors of the emulator: y and dx 128x256; dw 128x256; y and dx 128x128; all 64x128; dw 128x128.
-        new(new Linear(), X(264, 256), X(256, 256), P(256)) { Types = [DType.BF16] },
-        new(new Linear(), X(70, 256), X(264, 256)) { Types = [DType.BF16] },
-        new(new Linear(), X(260, 128), X(128, 128)) { Types = [DType.BF16] },
-        new(new Linear(), X(130, 72), X(117, 72)) { Types = [DType.BF16] },
-        new(new Linear(), X(70, 128), X(264, 128)) { Types = [DType.BF16] },
+        new(new Linear(), X(264, 256), W(256, 256), P(256)) { Types = [DType.BF16] },
+        new(new Linear(), X(70, 256), P(264, 256)) { Types = [DType.BF16] },
+        new(new Linear(), X(260, 128), W(128, 128)) { Types = [DType.BF16] },
+        new(new Linear(), X(130, 72), W(117, 72)) { Types = [DType.BF16] },
+        new(new Linear(), X(130, 72), P(120, 72)) { Types = [DType.BF16] },
+        new(new Linear(), X(70, 128), P(264, 128)) { Types = [DType.BF16] },
         // Each of these tiles with each rank that its kernel pads to.
         new(new LoraLinear(0.5), X(264, 72), W(256, 72), P(5, 72), P(256, 5)) { Types = [DType.BF16] },
         new(new LoraLinear(0.5), X(264, 72), W(256, 72), P(24, 72), P(256, 24), None, C(256)) { Types = [DType.BF16] },

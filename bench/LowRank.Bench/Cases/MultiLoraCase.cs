@@ -95,7 +95,7 @@ internal sealed class MultiLoraCase : Case
         }
     }
 
-    private Action<int, Results?> Run(Func<int, Torch.Tensor> forward) => (set, results) =>
+    private static Action<int, Results?> Run(Func<int, Torch.Tensor> forward) => (set, results) =>
     {
         using var scope = Torch.NewDisposeScope();
         using var inference = Torch.no_grad();

@@ -203,7 +203,7 @@ internal static class MatrixReferences
 
     public static unsafe void MultiLoraForward(in MultiLoraArgs p)
     {
-        var (x, w, bias, y) = (new Elements(p.X, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.K), Param(p.Bias, p.DType), new Elements(p.Y, p.DType));
+        var (x, w, bias, y) = (new Elements(p.X, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.N, p.K), Param(p.Bias, p.DType), new Elements(p.Y, p.DType));
         var (a, b) = (new Elements(p.A, p.AbType), new Elements(p.B, p.AbType));
         var ranges = (LoraRange*)p.Ranges;
         var pieces = (LoraPiece*)p.Pieces;

@@ -13,6 +13,11 @@ int copy(const std::string& text, char* to) { return memcpy(to, text.c_str(), te
 } // namespace
 
 LR_EXPORT int nvrtcVersion(int* major, int* minor) { return *major = 12, *minor = 8, 0; }
+LR_EXPORT int nvrtcGetNumSupportedArchs(int* count) { return *count = 4, 0; }
+LR_EXPORT int nvrtcGetSupportedArchs(int* list) {
+    const int known[] = {80, 86, 89, 90};
+    return memcpy(list, known, sizeof(known)), 0;
+}
 LR_EXPORT const char* nvrtcGetErrorString(int result) { return result == 0 ? "NVRTC_SUCCESS" : result == 6 ? "NVRTC_ERROR_COMPILATION" : "NVRTC_ERROR_INVALID_INPUT"; }
 LR_EXPORT int nvrtcCreateProgram(Program** program, const char*, const char* name, int, const char**, const char**) { return *program = new Program{name, "", ""}, 0; }
 LR_EXPORT int nvrtcDestroyProgram(Program** program) {
