@@ -3,7 +3,7 @@
 // in. Backward makes the weights again, once with queries as owners (dq), once with keys (dk, dv; all query heads of a key head in order): every sum has
 // one owner and one order, so bits repeat without atomics. Head sizes below Width are filled up with zeros.
 //
-// Card, a head: forward 4 queries keys dim FLOPs, backward 14 (10 at least: the scores and dy v are made twice, the price of owners), half where
+// Floor, a head: forward 4 queries keys dim FLOPs, backward 14 (10 at least: the scores and dy v are made twice, the price of owners), half where
 // causal; q, k, v, y touched once. At 4096 tokens, 32 heads, dim 128, bf16: forward 0.27 TFLOP, 0.34 ms at 798 TFLOP/s; 0.13 GB, 0.04 ms.
 // Predicted on an H100: mma.sync has some 0.6 of wgmma's rate, and strips of 16 rows read shared memory as fast as it gives at half of that rate:
 // 250-300 TFLOP/s forward (1 ms), 200-250 backward. F32: half of the 60 TFLOP/s of FMA, for two operands of every four products come from shared memory.

@@ -9,7 +9,7 @@
 // A kernel of one argument struct; `threads` a block, at least `blocks` blocks to a multiprocessor
 #define LR_KERNEL(name, Args, threads, blocks) \
     static void name(const Args& p); \
-    static emu::Entry entry_##name(#name, __FILE__, LR_DTYPE, sizeof(Args), threads, [](const void* args) { name(*static_cast<const Args*>(args)); }); \
+    static emu::Entry entry_##name(#name, __BASE_FILE__, LR_DTYPE, sizeof(Args), threads, [](const void* args) { name(*static_cast<const Args*>(args)); }); \
     static void name(const Args& p)
 #define LR_SMEM (emu::block->shared)
 #define LR_TID (emu::fibre->thread)

@@ -13,7 +13,7 @@ public class TileTests
         { "product_64_kk", 70, 65, 40 },
         { "product_64_km", 1, 72, 72 },
         { "product_64_mm", 72, 24, 45 },
-        { "product_128_kk", 300, 67, 72 },
+        { "product_128_kk", 300, 63, 72 },
         { "product_128_km", 129, 264, 40 },
         { "product_128_mm", 264, 72, 45 },
     };

@@ -72,7 +72,7 @@ internal static class OpOracle
 
     private static Torch.Tensor MultiLora(MultiLoraLinear op, Torch.Tensor?[] t)
     {
-        Torch.Tensor x = t[0]!.reshape(-1, t[0]!.shape[^1]), y = F.linear(x, t[1]!, t.ElementAtOrDefault(4));
+        Torch.Tensor x = t[0]!.reshape(-1, t[0]!.shape[^1]), y = F.linear(x, t[1]!, t.ElementAtOrDefault(4)) + ((t[2]!.sum() + t[3]!.sum()) * 0);      // a gradient where no row has an adapter
         foreach (AdapterSegment s in op.Choice.Segments)
         {
             AdapterRange r = op.Adapters[s.Adapter];

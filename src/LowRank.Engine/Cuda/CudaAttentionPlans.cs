@@ -37,7 +37,17 @@ internal static class CudaAttentionPlans
         return true;
     }
 
-    private static Heads? For(int dim, double scale) => scale > 0 ? Array.Find(Widths, w => dim <= w.Width) : null;
+    private static Heads? For(int dim, double scale)
+    {
+        foreach (Heads heads in Widths)
+        {
+            if (scale > 0 && dim <= heads.Width)
+            {
+                return heads;
+            }
+        }
+        return null;
+    }
 
     private static int Tiles(int count, int size) => (count + size - 1) / size;
 

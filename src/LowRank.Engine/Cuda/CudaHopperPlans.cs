@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+
 namespace LowRank;
 
 /// <summary>The part of a result that a block of the Hopper products makes, in rows and columns.</summary>
@@ -15,8 +17,16 @@ internal readonly record struct HopperTile(int Rows, int Cols)
     public int Threads => 128 + (2 * Rows);
 
     /// <summary>Whole waves of tiles times the cost of one; the larger tile where two are equal. A function of shape and device.</summary>
-    public static HopperTile For(int m, int n, int multiprocessors) =>
-        Costs.MinBy(c => (((((long)c.Tile.RowTiles(m) * c.Tile.ColTiles(n)) + multiprocessors - 1) / multiprocessors) * c.Cycles)).Tile;
+    public static HopperTile For(int m, int n, int multiprocessors)
+    {
+        (HopperTile best, long least) = (default, long.MaxValue);
+        foreach ((HopperTile tile, int cycles) in Costs)
+        {
+            long cost = ((((long)tile.RowTiles(m) * tile.ColTiles(n)) + multiprocessors - 1) / multiprocessors) * cycles;
+            (best, least) = cost < least ? (tile, cost) : (best, least);
+        }
+        return best;
+    }
 
     public int RowTiles(int m) => (m + Rows - 1) / Rows;
 
@@ -36,6 +46,9 @@ internal readonly record struct HopperTile(int Rows, int Cols)
 /// False, before anything was launched, where they are not, or where less than a tile's worth of work would waste the machine.</summary>
 internal static class CudaHopperPlans
 {
+    // Kept, because a launch allocates nothing.
+    private static readonly ConcurrentDictionary<(string Role, HopperTile Tile, int Rank), (string File, string Name)> Names = new();
+
     private const int Line = 16, Depth = 64, Least = 64, MostRank = 128, RowsOfGroup = 2048;
 
     /// <summary>The LoRA forward in one persistent launch, t made by its first column. Dropout on the adapter's input (Xa) and ranks above 128 take
@@ -57,7 +70,7 @@ internal static class CudaHopperPlans
         nint a16 = on.Workspace(aBytes), b16 = on.Workspace(bBytes), t16 = on.Workspace(tBytes);
         Pad(on, a.DType, a.A, a.R, a.K, a16, rank, a.K);
         Pad(on, a.DType, a.B, a.N, a.R, b16, a.N, rank);
-        return Run(on, $"lora_r{rank}_sm90.cu", $"lora_forward_{tile}_r{rank}", a.DType, tile, rank, new Sm90Args
+        return Run(on, "lora", a.DType, tile, rank, new Sm90Args
         {
             X = on.Map(a.X, a.DType, a.Tokens, a.K, tile.Rows, Depth),
             W = on.Map(a.W, a.DType, a.N, a.K, tile.Cols, Depth),
@@ -95,8 +108,7 @@ internal static class CudaHopperPlans
         {
             return false;
         }
-        string role = acrossA ? "weight" : acrossB ? "input" : "forward";
-        return Run(on, $"linear_{role}_sm90.cu", $"linear_{role}_{tile}", type, tile, 0, new Sm90Args
+        return Run(on, acrossA ? "weight" : acrossB ? "input" : "forward", type, tile, 0, new Sm90Args
         {
             X = Map(a.A, a.M, a.K, tile.Rows),
             W = Map(a.B, a.N, a.K, tile.Cols),
@@ -121,8 +133,10 @@ internal static class CudaHopperPlans
     }
 
     // Tickets and flags order the blocks of one grid, which runs as one: at most a block a multiprocessor.
-    private static bool Run(CudaStream on, string file, string name, DType type, HopperTile tile, int rank, Sm90Args args)
+    private static bool Run(CudaStream on, string role, DType type, HopperTile tile, int rank, Sm90Args args)
     {
+        (string file, string name) = Names.TryGetValue((role, tile, rank), out (string, string) known) ? known : Names.GetOrAdd((role, tile, rank), static key =>
+            key.Rank > 0 ? ($"lora_r{key.Rank}_sm90.cu", $"lora_forward_{key.Tile}_r{key.Rank}") : ($"linear_{key.Role}_sm90.cu", $"linear_{key.Role}_{key.Tile}"));
         args.Counters = on.Counters;
         args.RowTiles = tile.RowTiles(args.M);
         args.ColTiles = tile.ColTiles(args.N);

@@ -24,7 +24,13 @@ internal static class CudaQuantPlans
             on.Run(File, "quant_few_rank", a.DType, ((a.R + 3) / 4, a.Tokens, 1), 128, 0, in a);
         }
         (int tokens, int rows) = a.Tokens == 1 ? (1, 4) : (FewTokens, 2);
-        string name = $"quant{(a.WLayout == Layout.Codes4 ? 4 : 8)}_few{tokens}";
+        string name = (a.WLayout == Layout.Codes4, tokens == 1) switch
+        {
+            (true, true) => "quant4_few1",
+            (true, false) => "quant4_few8",
+            (false, true) => "quant8_few1",
+            _ => "quant8_few8",
+        };
         return on.Run(File, name, a.DType, (a.Tokens == 0 ? 0 : (a.N + (rows * Warps) - 1) / (rows * Warps), 1, 1), Threads, CodeBlock.Table * sizeof(float), in a);
     }
 

@@ -1,0 +1,43 @@
+using System.Runtime.InteropServices;
+
+namespace LowRank;
+
+// The part of the mirror of native/abi/lowrank.h that optimisers use.
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct Segment
+{
+    public long Start, Count;
+    public double LrScale, WeightDecay;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct SquareSumArgs : IKernelArgs
+{
+    public nint G, Segments, Norm2;
+    public int SegmentCount;
+    public DType DType;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct AdamWArgs : IKernelArgs
+{
+    public nint P, G, M, V, Segments, Norm2, Progress;
+    public double Lr, Beta1, Beta2, Eps, MaxNorm;
+    public long Step;
+    public int SegmentCount, Coupled;
+    public DType DType;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct SgdArgs : IKernelArgs
+{
+    public nint P, G, Buf, Segments, Norm2, Progress;
+    public double Lr, Momentum, Dampening, MaxNorm;
+    public long Step;
+    public int SegmentCount, Nesterov;
+    public DType DType;
+    readonly DType IKernelArgs.Type => DType;
+}
