@@ -27,12 +27,14 @@ internal static class Rows
         Dora(8192, 4096, 4096, 16), LayerNorm(8192, 4096), LayerNormBackward(8192, 4096), CrossEntropy(4096, 32000), CrossEntropyBackward(4096, 32000),
         Attention(4, 2048, 16, 128, causal: true), AttentionBackward(4, 2048, 16, 128, causal: true), Attention(32, 197, 12, 64, causal: false), AttentionBackward(32, 197, 12, 64, causal: false),
         AdamW(1, 1 << 24), AdamW(144, 16 * 768), Dropout(8192, 4096),
+        MultiLora(64, 1, 4096, 4096, 16), MultiLora(16, 32, 4096, 4096, 16), MultiLora(16, 256, 4096, 4096, 16),
+        Quantised(Quantization.NF4, 1, 4096, 4096), Quantised(Quantization.NF4, 8, 4096, 4096), Quantised(Quantization.NF4, 2048, 4096, 4096), Quantised(Quantization.Int8Rows, 1, 4096, 4096),
     ];
 
     private static IEnumerable<CudaRow> Tiny() =>
     [
         Lora(130, 136, 72, 5), Linear(70, 72, 40), LoraBackward(33, 40, 24, 4, "x", "a", "b"), LoraBackward(33, 40, 24, 4, "a"), Dora(33, 40, 24, 4), LayerNorm(9, 64), LayerNormBackward(9, 64),
-        CrossEntropy(7, 50), CrossEntropyBackward(7, 50), Attention(1, 9, 2, 16, causal: true), AttentionBackward(1, 9, 2, 16, causal: true), AdamW(3, 64), Dropout(9, 32),
+        CrossEntropy(7, 50), CrossEntropyBackward(7, 50), Attention(1, 9, 2, 16, causal: true), AttentionBackward(1, 9, 2, 16, causal: true), AdamW(3, 64), Dropout(9, 32), MultiLora(3, 2, 40, 24, 4), Quantised(Quantization.NF4, 3, 40, 64),
     ];
 
     private static CudaRow Lora(int t, int n, int k, int r, bool autotune = false) => new(
@@ -179,6 +181,42 @@ internal static class Rows
         Attributes = new Dictionary<string, double> { ["p"] = 0.1 },
         Targets = [new("torch", 1, 1)],
         Bound = Close.Average,      // another generator: the shares of zeros are compared
+    };
+
+    /// <summary>Runs of tokens, each with an adapter of its own.</summary>
+    private static CudaRow MultiLora(int adapters, int each, int n, int k, int r)
+    {
+        long t = (long)adapters * each;
+        var table = new AdapterTable([.. Enumerable.Range(0, adapters).Select(i => new AdapterRange(i * r, r, Scale))]);
+        AdapterChoice choice = AdapterChoice.PerRow([.. Enumerable.Range(0, adapters * each).Select(i => i / each)]);
+        return new(
+            "rest", "multi-adapter forward", $"{adapters} adapters x {each} tokens, {n}x{k}, r {r}", set => set.Forward("y", new MultiLoraLinear(table, choice), "x", "w", "a", "b"),
+            X("x", (int)t, k), W("w", n, k), P("a", adapters * r, k), P("b", adapters * r, n))
+        {
+            Passes = [new Cost(2 * t * (((long)n * k) + (r * (long)(n + k))), 2 * ((t * (n + k)) + ((long)n * k) + ((long)adapters * r * (n + k))))],
+            Attributes = new Dictionary<string, double>(Scaled) { ["adapters"] = adapters },
+            Targets = [new("PEFT order", 2, 2), new("baddbmm", 1.2, 1.2)],
+        };
+    }
+
+    /// <summary>A frozen weight in codes; the peer has the values that they stand for.</summary>
+    private static CudaRow Quantised(Quantization kind, int t, int n, int k) => new(
+        "rest", "quantised linear", $"{kind}, T {t}, {n}x{k}",
+        set =>
+        {
+            Tensor w = set.Operand("w")!;
+            Tensor codes = QuantizedMatrix.Quantize(w.ToArray(), w.Shape, kind).ToTensor(set.Store);
+            w.CopyFrom(codes.ConvertTo(w.DType, set.Store));
+            Tensor x = set.Operand("x")!;
+            var op = new Linear();
+            Tensor?[] items = [x, codes];
+            Tensor[] y = [set.Store.New([t, n], x.DType)];
+            set.Add(() => op.Run(items, y), ("y", y[0]));
+        },
+        X("x", t, k), W("w", n, k))
+    {
+        Passes = [new Cost(2L * t * n * k, (2L * t * (n + k)) + ((long)n * k / (kind == Quantization.Int8Rows ? 1 : 2)) + (4L * n * k / (kind == Quantization.Int8Rows ? k : 64)))],
+        Targets = [new("cuBLAS, bf16 weight", t <= 8 ? 2 : 0.9, t <= 8 ? 2 : 0.9)],
     };
 
     private static Dictionary<string, double> Scaled => new() { ["scale"] = Scale };

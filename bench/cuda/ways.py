@@ -292,6 +292,32 @@ def adamw(**options):
     return make
 
 
+def adapters_by_parts(data, row):
+    """The mixed batch of PEFT: the base product, then each adapter on its rows, gathered and added back."""
+    (a, b), scale, count = half(data, "a", "b"), row["attributes"]["scale"], int(row["attributes"]["adapters"])
+    each = data["x"].shape[0] // count
+    rows = [torch.arange(i * each, (i + 1) * each, device=data["x"].device) for i in range(count)]
+
+    def call():
+        y = F.linear(data["x"], data["w"])
+        for index, down, up in zip(rows, a.chunk(count), b.chunk(count)):
+            y[index] += scale * ((data["x"][index] @ down.t()) @ up)
+        return {"y": y}
+    return quiet(call)
+
+
+def adapters_batched(data, row):
+    """Batched products: the adapters are of one rank and equally long runs."""
+    (a, b), scale, count = half(data, "a", "b"), row["attributes"]["scale"], int(row["attributes"]["adapters"])
+    down, up = a.view(count, -1, a.shape[1]), b.view(count, -1, b.shape[1])
+
+    def call():
+        y = F.linear(data["x"], data["w"])
+        low = torch.bmm(data["x"].view(count, -1, data["x"].shape[1]), down.transpose(1, 2))
+        return {"y": torch.baddbmm(y.view(count, -1, y.shape[1]), low, up, alpha=scale).view(y.shape)}
+    return quiet(call)
+
+
 def dropout(data, row):
     return quiet(lambda: {"y": F.dropout(data["x"], row["attributes"]["p"])})
 
@@ -322,5 +348,7 @@ FAMILIES = {
     "attention backward": lambda: [Way("SDPA, flash", backward_of(attend("FLASH_ATTENTION"), ["q", "k", "v"])), Way("SDPA, cuDNN", backward_of(attend("CUDNN_ATTENTION"), ["q", "k", "v"]))],
     "adamw": lambda: [Way("torch, fused", adamw(fused=True)), Way("torch, foreach", adamw(foreach=True))],
     "dropout": lambda: [Way("torch", dropout, compare=zeros)],
+    "multi-adapter forward": lambda: [Way("PEFT order", adapters_by_parts), Way("baddbmm", adapters_batched)],
+    "quantised linear": lambda: [Way("cuBLAS, bf16 weight", base_forward)],
     "training step": lambda: __import__("step").ways(Way),
 }

@@ -24,7 +24,6 @@ LR_DEV void lr_warp_sync() { __syncwarp(); }
 template <class T> LR_DEV T lr_shfl(T value, int lane) { return __shfl_sync(~0u, value, lane); }
 template <class T> LR_DEV T lr_shfl_xor(T value, int mask) { return __shfl_xor_sync(~0u, value, mask); }
 LR_DEV uint32_t lr_ballot(bool bit) { return __ballot_sync(~0u, bit); }
-LR_DEV bool lr_elect() { return threadIdx.x % 32 == 0; }
 LR_DEV int lr_popcount(uint32_t bits) { return __popc(bits); }
 
 // ---- memory order ----------------------------------------------------------------------------------------------------
@@ -75,12 +74,6 @@ LR_DEV float lr_exp2(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-LR_DEV float lr_rsqrt(float x) { return rsqrtf(x); }
-LR_DEV float lr_tf32(float x) {
-    uint32_t bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-    return __uint_as_float(bits);
-}
 LR_DEV float lr_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 struct __align__(16) lr_u4 {
@@ -115,4 +108,3 @@ LR_DEV void lr_ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t address) {
 template <class Half> LR_DEV void lr_mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <> __device__ __forceinline__ void lr_mma_16816<bf16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { LR_MMA("m16n8k16", "bf16.bf16", d, a, b); }
 template <> __device__ __forceinline__ void lr_mma_16816<f16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { LR_MMA("m16n8k16", "f16.f16", d, a, b); }
-LR_DEV void lr_mma_1688_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { LR_MMA("m16n8k8", "tf32.tf32", d, a, b); }

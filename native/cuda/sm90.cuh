@@ -24,12 +24,6 @@ LR_DEV void lr_tma_load(void* to, const LrTensorMap* map, uint64_t* bar, int col
                  "l"(reinterpret_cast<uint64_t>(map)), "r"(lr_smem_addr(bar)), "r"(col), "r"(row)
                  : "memory");
 }
-LR_DEV void lr_tma_store(const LrTensorMap* map, const void* from, int col, int row) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(reinterpret_cast<uint64_t>(map)), "r"(lr_smem_addr(from)), "r"(col), "r"(row) : "memory");
-}
-LR_DEV void lr_tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-template <int Left> LR_DEV void lr_tma_store_wait() { asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Left) : "memory"); }
-LR_DEV void lr_fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 LR_DEV void lr_prefetch_map(const LrTensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory"); }
 
 template <int R> LR_DEV void lr_setmaxnreg_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(R)); }

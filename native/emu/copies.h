@@ -105,18 +105,4 @@ LR_DEV void lr_tma_load(void* to, const LrTensorMap* map, uint64_t* bar, int col
     if (emu::schedule->lazy) emu::block->landings.push_back({late % 2 ? emu::Landing::Last : emu::schedule->round + 3 + late % 18, land});
     else land();
 }
-// Box from shared memory to global; parts outside of the tensor are dropped. Read at once: fences before it are proven on a GPU only.
-LR_DEV void lr_tma_store(const LrTensorMap* map, const void* from, int col, int row) {
-    const uint32_t at = lr_smem_addr(from);
-    lr_tma_check(*map, at, "lr_tma_store");
-    emu::shared_at(at, map->box_rows * map->box_cols * map->element, "lr_tma_store");
-    lr_tma_box(*map, at, col, row, [&](uint32_t place, const unsigned char* to) {
-        if (to) memcpy(const_cast<unsigned char*>(to), emu::block->shared + place, map->element);
-    });
-}
-LR_DEV void lr_tma_store_commit() {}
-template <int Left> LR_DEV void lr_tma_store_wait() {}
-LR_DEV void lr_fence_async() {}
 LR_DEV void lr_prefetch_map(const LrTensorMap*) {}
-LR_DEV void lr_grid_wait() {}
-LR_DEV void lr_grid_launch() {}

@@ -44,7 +44,6 @@ LR_DEV uint32_t lr_ballot(bool bit) {
     emu::meet_lanes(~0u, "lr_ballot, leaving");
     return bits;
 }
-LR_DEV bool lr_elect() { return emu::lane() == 0; }
 LR_DEV int lr_popcount(uint32_t bits) { return __builtin_popcount(bits); }
 
 // ---- memory order: blocks of a co-resident launch share one host thread, so plain accesses are in order ------------------------
@@ -110,8 +109,6 @@ template <class Half> LR_DEV uint32_t lr_pack(float low, float high) {
     return a.bits | uint32_t(b.bits) << 16;
 }
 LR_DEV float lr_exp2(float x) { return exp2f(x); }
-LR_DEV float lr_rsqrt(float x) { return 1.0f / sqrtf(x); }
-LR_DEV float lr_tf32(float x) { return lr_float((lr_bits(x) + 0x1000) & 0xFFFFE000u); }
 LR_DEV float lr_fma(float a, float b, float c) { return fmaf(a, b, c); }
 
 struct alignas(16) lr_u4 {

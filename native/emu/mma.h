@@ -48,7 +48,3 @@ template <uint32_t Steps, uint32_t Packed, class Element> LR_DEV void lr_mma(flo
 template <class Half> LR_DEV void lr_mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     lr_mma<16, 2>(d, a, b, "lr_mma_16816", [](uint32_t packed, uint32_t which) { return lr_half_of<Half>(packed, which); });
 }
-// m16n8k8: A register i holds row g + 8(i&1), column c + 4(i>>1), B register i k = c + 4i of column g; what tf32 has no bits for is cut off
-LR_DEV void lr_mma_1688_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    lr_mma<8, 1>(d, a, b, "lr_mma_1688_tf32", [](uint32_t bits, uint32_t) { return lr_float(bits & 0xFFFFE000u); });
-}

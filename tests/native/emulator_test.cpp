@@ -3,6 +3,7 @@
 #define LR_EMU 1
 #define LR_DTYPE 1
 #define LR_ARCH 900
+#include <memory>
 #include "../../native/cuda/common.cuh"
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,8 @@ extern "C" int32_t lr_emu_launch(const char* name, int32_t dtype, const uint32_t
 
 int main(int argc, char** argv) {
     constexpr int Count = 64;
-    float *x = new float[Count], *y = new float[Count];
+    const std::unique_ptr<float[]> room(new float[Count]), result(new float[Count]);
+    float *x = room.get(), *y = result.get();
     for (int i = 0; i < Count; ++i) x[i] = static_cast<float>(i);
     const PlantedArgs args = {x, y, Count, argc > 1 ? atoi(argv[1]) : None};
     const uint32_t grid[3] = {3, 1, 1};
@@ -49,7 +51,5 @@ int main(int argc, char** argv) {
                 return 1;
             }
     }
-    delete[] x;
-    delete[] y;
     puts("passed");
 }

@@ -9,6 +9,10 @@ constexpr int32_t Floats[] = {LR_F32, LR_BF16, LR_F16};
 
 double phi(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
 double logistic(double x) { return 1 / (1 + exp(-x)); }
+double silu(double x) { return x * logistic(x); }
+double silu_slope(double x) { return logistic(x) * (1 + x * (1 - logistic(x))); }
+double quick_gelu(double x) { return x * logistic(1.702 * x); }
+double quick_gelu_slope(double x) { return logistic(1.702 * x) * (1 + 1.702 * x * (1 - logistic(1.702 * x))); }
 double tanh_gelu(double x) { return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
 double tanh_gelu_slope(double x) {
     const double t = tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
@@ -24,6 +28,20 @@ void unary(const Kernel<UnaryArgs>& forward, const Kernel<UnaryGradArgs>& backwa
             for (uint32_t add : {0u, 1u})
                 run(backward, std::to_string(n), type, {&x, &dy}, {{&dx, [&](int64_t i) { return add * dx[i] + dy[i] * slope(x[i]); }}},
                     [&](int32_t t) { return UnaryGradArgs{x.data, dy.data, dx.data, n, t, add}; });
+        }
+}
+
+// y = f(x) z and both gradients
+void gated(const Kernel<BinaryArgs>& forward, const Kernel<BinaryGradArgs>& backward, double (*f)(double), double (*slope)(double)) {
+    for (int32_t type : Floats)
+        for (int64_t n : {1, 33, 40007}) {
+            const Buffer x = random_buffer(type, n, 2), z = random_buffer(type, n), dy = random_buffer(type, n);
+            Buffer y(type, n), dx = random_buffer(type, n), dz = random_buffer(type, n);
+            run(forward, std::to_string(n), type, {&x, &z}, {{&y, [&](int64_t i) { return f(x[i]) * z[i]; }}}, [&](int32_t t) { return BinaryArgs{x.data, z.data, y.data, n, n, 1, t, t}; });
+            for (uint32_t add : {0u, 3u})
+                run(backward, std::to_string(n), type, {&x, &z, &dy},
+                    {{&dx, [&](int64_t i) { return (add ? dx[i] : 0) + dy[i] * z[i] * slope(x[i]); }}, {&dz, [&](int64_t i) { return (add ? dz[i] : 0) + dy[i] * f(x[i]); }}},
+                    [&](int32_t t) { return BinaryGradArgs{x.data, z.data, dy.data, dx.data, dz.data, n, n, 1, t, t, add}; });
         }
 }
 
@@ -195,6 +213,10 @@ void pointwise() {
     unary(KERNEL(tanh_forward, UnaryArgs), KERNEL(tanh_backward, UnaryGradArgs), tanh, [](double x) { return 1 - tanh(x) * tanh(x); });
     unary(KERNEL(relu_forward, UnaryArgs), KERNEL(relu_backward, UnaryGradArgs), [](double x) { return x > 0 ? x : 0; }, [](double x) { return x > 0 ? 1.0 : 0; });
     unary(KERNEL(sigmoid_forward, UnaryArgs), KERNEL(sigmoid_backward, UnaryGradArgs), logistic, [](double x) { return logistic(x) * (1 - logistic(x)); });
+    unary(KERNEL(silu_forward, UnaryArgs), KERNEL(silu_backward, UnaryGradArgs), silu, silu_slope);
+    unary(KERNEL(quick_gelu_forward, UnaryArgs), KERNEL(quick_gelu_backward, UnaryGradArgs), quick_gelu, quick_gelu_slope);
+    gated(KERNEL(silu_mul_forward, BinaryArgs), KERNEL(silu_mul_backward, BinaryGradArgs), silu, silu_slope);
+    gated(KERNEL(gelu_tanh_mul_forward, BinaryArgs), KERNEL(gelu_tanh_mul_backward, BinaryGradArgs), tanh_gelu, tanh_gelu_slope);
     binary();
     scale_rows();
     draws_and_copies();

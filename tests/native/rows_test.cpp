@@ -8,6 +8,36 @@ namespace {
 
 constexpr int32_t Floats[] = {LR_F32, LR_BF16, LR_F16};
 
+void turns_and_columns() {
+    for (int32_t type : Floats)
+        for (int32_t dim : {16, 50}) {
+            const int32_t rows = 7, heads = 3, rotary = 16, half = rotary / 2, size = 9, count = dim * heads;
+            const Buffer x = random_buffer(type, int64_t(rows) * count), table = random_buffer(LR_F32, size * rotary), positions = ids_buffer(rows, size);
+            Buffer y = random_buffer(type, int64_t(rows) * count);
+            for (int32_t inverse : {0, 1})
+                run(KERNEL(rope, RopeArgs), std::to_string(dim), type, {&x, &table, &positions},
+                    {{&y, [&](int64_t i) {
+                          const int64_t c = i % dim, head = i - c, pair = c % half, angle = int64_t(positions[i / count]) * rotary + 2 * pair;
+                          if (c >= rotary) return (inverse ? y[i] : 0) + x[i];
+                          const double sine = (inverse ? -1 : 1) * table[angle + 1], other = c < half ? -x[head + pair + half] : x[head + pair];
+                          return (inverse ? y[i] : 0) + x[i] * table[angle] + other * sine;
+                      }}},
+                    [&](int32_t t) { return RopeArgs{x.data, table.data, positions.data, y.data, rows, heads, dim, rotary, inverse, t, uint32_t(inverse)}; });
+            const int32_t cols = 41, start = 5, taken = 20;
+            const Buffer wide = random_buffer(type, rows * cols), narrow = random_buffer(type, rows * taken);
+            Buffer part(type, rows * taken), back = random_buffer(type, rows * cols);
+            run(KERNEL(columns, ColumnsArgs), "", type, {&wide}, {{&part, [&](int64_t i) { return wide[i / taken * cols + start + i % taken]; }, 0}},
+                [&](int32_t t) { return ColumnsArgs{wide.data, part.data, rows, cols, start, taken, 0, t, 0}; });
+            for (uint32_t add : {0u, 1u})
+                run(KERNEL(columns, ColumnsArgs), "inverse", type, {&narrow},
+                    {{&back, [&](int64_t i) {
+                          const int64_t c = i % cols - start;
+                          return (add ? back[i] : 0) + (c >= 0 && c < taken ? narrow[i / cols * taken + c] : 0);
+                      }}},
+                    [&](int32_t t) { return ColumnsArgs{narrow.data, back.data, rows, cols, start, taken, 1, t, add}; });
+        }
+}
+
 void gathers() {
     for (int32_t type : Floats)
         for (auto [rows, cols] : {std::pair<int32_t, int32_t>{1, 1}, {18, 6}, {40, 131}}) {
@@ -126,6 +156,12 @@ void losses() {
         run(KERNEL(squared_error_forward, SquaredErrorArgs), "", type, {&y, &target}, {{&loss, [&](int64_t) { return 0.5 * total / double(n); }}}, [&](int32_t t) { return SquaredErrorArgs{y.data, target.data, loss.data, n, 0.5, t}; });
         run(KERNEL(squared_error_backward, SquaredErrorGradArgs), "", type, {&y, &target, &dloss}, {{&dy, [&](int64_t i) { return dy[i] + dloss[0] * (y[i] - target[i]) / double(n); }}},
             [&](int32_t t) { return SquaredErrorGradArgs{y.data, target.data, dloss.data, dy.data, n, 0.5, t, 1}; });
+        total = 0;
+        for (int64_t i = 0; i < n; ++i) total += log1p(exp(y[i])) - target[i] * y[i];
+        run(KERNEL(binary_cross_entropy_forward, SquaredErrorArgs), "", type, {&y, &target}, {{&loss, [&](int64_t) { return 0.5 * total / double(n); }}}, [&](int32_t t) { return SquaredErrorArgs{y.data, target.data, loss.data, n, 0.5, t}; });
+        run(KERNEL(binary_cross_entropy_backward, SquaredErrorGradArgs), "", type, {&y, &target, &dloss},
+            {{&dy, [&](int64_t i) { return dy[i] + dloss[0] * 0.5 * (1 / (1 + exp(-y[i])) - target[i]) / double(n); }}},
+            [&](int32_t t) { return SquaredErrorGradArgs{y.data, target.data, dloss.data, dy.data, n, 0.5, t, 1}; });
     }
 }
 
@@ -199,6 +235,7 @@ void empty_calls() {
 } // namespace
 
 void rows() {
+    turns_and_columns();
     gathers();
     prepends();
     transposes();
