@@ -174,21 +174,19 @@ struct Frozen {
     int64_t n, k;
 };
 
+// Lines of a quantised W, a multiple of `group` of them, that are floats at a time: some 16 MiB of scratch that every layer shares, which stay in L3
+inline int64_t lines_at_once(int64_t lines, int64_t group, int64_t floats_each) { return least(lines, ((int64_t(4) << 20) / floats_each / group + 1) * group); }
+
 // x[T,k] W^T, the base of every forward layer: make it, pack, run. The sums of a row are the same for any T and any rows beside it.
 template <class Dot> class ForwardProduct {
   public:
     ForwardProduct(Workspace& memory, const void* x, int32_t dtype, int64_t tokens, const Frozen& w) : x(x), dtype(dtype), t(tokens), w(w) {
         left = memory.take(panels * Rows * k);
-        whole = memory.take(repack ? strips * Wide * k : 0);
+        whole = memory.take(repack ? at_once * Wide * w.k : 0);
     }
 
     // each(i, panel) sees every packed panel of x while it is hot
     template <class Each> void pack(Each&& each) const {
-        if (repack) {
-            lr::parallel_range(strips, Wide * k, [&](int64_t j0, int64_t j1) {
-                for (int64_t j = j0; j < j1; ++j) pack_group<Wide>({w.w, w.dtype, w.k, 1}, w.n, w.k, j, nullptr, whole + j * Wide * k);
-            });
-        }
         lr::parallel_range(panels, Rows * k, [&](int64_t i0, int64_t i1) {
             for (int64_t i = i0; i < i1; ++i) {
                 float* panel = left + i * Rows * k;
@@ -200,21 +198,40 @@ template <class Dot> class ForwardProduct {
 
     // finish(place, sums) as in multiply
     template <class Finish> void run(const Tail& tail, Finish&& finish) const {
-        const WeightStrips<Dot> right{w.w, w.dtype, w.layout, w.n, w.k, repack ? whole : nullptr};
-        const auto rows_of = [&](auto few) { multiply<Dot, few>(t, w.n, k, tail, Passing::Strips, packed_left(left, k), right, finish); };
-        if (t > 6) rows_of(std::integral_constant<int, Rows>{});
-        else if (t > 3) rows_of(std::integral_constant<int, 6>{});
-        else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
-        else rows_of(std::integral_constant<int, 1>{});
+        for (int64_t first = 0; first < strips; first += at_once) {
+            const int64_t count = least(at_once, strips - first);
+            if (repack) repack_strips(first, count);
+            const WeightStrips<Dot> weight{w.w, w.dtype, w.layout, w.n, w.k, repack ? whole : nullptr, first};
+            const auto right = [&](int64_t j, int64_t s, int64_t steps) { return weight(first + j, s, steps); };
+            const auto shifted = [&](const Place& at, float* sums) { finish(Place{at.row, first * Wide + at.col, at.rows, at.cols}, sums); };
+            const Tail some{tail.panels, tail.strips + first * tail.strip_pitch, tail.steps, tail.panel_pitch, tail.strip_pitch};
+            const int64_t columns = least(w.n - first * Wide, count * Wide);
+            const auto rows_of = [&](auto few) { multiply<Dot, few>(t, columns, k, some, Passing::Strips, packed_left(left, k), right, shifted); };
+            if (t > 6) rows_of(std::integral_constant<int, Rows>{});
+            else if (t > 3) rows_of(std::integral_constant<int, 6>{});
+            else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
+            else rows_of(std::integral_constant<int, 1>{});
+        }
     }
 
   private:
+    void repack_strips(int64_t first, int64_t count) const {
+        lr::parallel_range(count, Wide * w.k, [&](int64_t j0, int64_t j1) {
+            for (int64_t j = j0; j < j1; ++j) {
+                float* to = whole + j * Wide * w.k;
+                if (!coded) pack_group<Wide>({w.w, w.dtype, w.k, 1}, w.n, w.k, j, nullptr, to);
+                else pack_codes(w.w, w.layout, w.n, w.k, first + j, 0, w.k, to), finish_pack<Dot>(to, w.k, Wide);
+            }
+        });
+    }
+
     const void* x;
     int32_t dtype;
     int64_t t;
     Frozen w;
     int64_t panels = ceil_div(t, Rows), strips = ceil_div(w.n, Wide), k = Dot::units(w.k);
-    bool repack = w.layout == LR_ROWS && panels > KeptPanels;
+    bool coded = is_coded(w.layout), repack = (coded || w.layout == LR_ROWS) && panels > KeptPanels;
+    int64_t at_once = coded && repack ? lines_at_once(strips, 1, Wide * w.k) : strips;
     float *left, *whole;
 };
 

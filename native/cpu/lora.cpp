@@ -36,65 +36,37 @@ template <class Dot> void low_rank(const float* panel, int64_t k, const float* s
     finish_pack<Dot>(tail, r, Rows);
 }
 
-// Lines of a quantised W, a multiple of `group` of them, that are floats at a time: some 16 MiB of scratch that every layer shares, which stay in L3
-int64_t lines_at_once(int64_t lines, int64_t group, int64_t floats_each) { return least(lines, ((int64_t(4) << 20) / floats_each / group + 1) * group); }
-
 template <class Dot> int32_t forward(const LoraArgs* p) {
-    const int64_t t = p->tokens, n = p->n, r = p->r, panels = ceil_div(t, Rows), strips = ceil_div(n, Wide), low = ceil_div(r, Narrow);
-    const int64_t k = Dot::units(p->k), tail = Dot::units(r);
-    const bool coded = is_coded(p->w_layout), repack = (coded || p->w_layout == LR_ROWS) && panels > KeptPanels;
-    const int64_t at_once = coded && repack ? lines_at_once(strips, 1, Wide * p->k) : strips;
+    const int64_t t = p->tokens, n = p->n, r = p->r, low = ceil_div(r, Narrow);
     Workspace memory;
-    float *left = memory.take(panels * Rows * k), *a = memory.take(low * Narrow * p->k), *b = memory.take(strips * Wide * r);
-    float *tails = memory.take(panels * Rows * r), *whole = memory.take(repack ? at_once * Wide * p->k : 0);
+    const ForwardProduct<Dot> product(memory, p->x, p->dtype, t, {p->w, p->w_dtype, p->w_layout, n, p->k});
+    float *a = memory.take(low * Narrow * p->k), *b = memory.take(ceil_div(n, Wide) * Wide * r), *tails = memory.take(ceil_div(t, Rows) * Rows * r);
     if (!memory.ok()) return LR_OUT_OF_MEMORY;
     if (r) {
         pack_low<Dot, Narrow>({p->a, LR_F32, p->k, 1}, r, p->k, a);
         pack_low<Dot, Wide>({p->b, LR_F32, r, 1}, n, r, b);
     }
-    lr::parallel_range(panels, Rows * k, [&](int64_t i0, int64_t i1) {
-        for (int64_t i = i0; i < i1; ++i) {
-            float* panel = left + i * Rows * k;
-            pack_activation<Dot, Rows>({p->x, p->dtype, p->k, 1}, t, p->k, i, nullptr, panel);
-            if (r == 0) continue;
-            if (p->xa) {
-                panel = lr::scratch(8, Rows * k);
-                pack_activation<Dot, Rows>({p->xa, p->dtype, p->k, 1}, t, p->k, i, nullptr, panel);
-            }
-            low_rank<Dot>(panel, k, a, Narrow * p->k, r, static_cast<float>(p->scale), i * Rows, t, static_cast<float*>(p->t), tails + i * Rows * r);
+    product.pack([&](int64_t i, const float* panel) {
+        if (r == 0) return;
+        if (p->xa) {
+            float* own = lr::scratch(8, Rows * Dot::units(p->k));
+            pack_activation<Dot, Rows>({p->xa, p->dtype, p->k, 1}, t, p->k, i, nullptr, own);
+            panel = own;
         }
+        low_rank<Dot>(panel, Dot::units(p->k), a, Narrow * p->k, r, static_cast<float>(p->scale), i * Rows, t, static_cast<float*>(p->t), tails + i * Rows * r);
     });
     const float *bias = floats(p->bias), *c = floats(p->c);
-    const auto multiply_strips = [&](int64_t first, int64_t count) {
-        if (repack) lr::parallel_range(count, Wide * p->k, [&](int64_t j0, int64_t j1) {
-            for (int64_t j = j0; j < j1; ++j) {
-                float* to = whole + j * Wide * p->k;
-                if (!coded) pack_group<Wide>({p->w, p->w_dtype, p->k, 1}, n, p->k, j, nullptr, to);
-                else pack_codes(p->w, p->w_layout, n, p->k, first + j, 0, p->k, to), finish_pack<Dot>(to, p->k, Wide);
-            }
+    by_type(p->dtype, [&](auto* type) {
+        auto *y = static_cast<decltype(type)>(p->y), *y0 = static_cast<decltype(type)>(p->y0);
+        product.run({tails, b, Dot::units(r), Rows * r, Wide * r}, [&](const Place& at, const float* sums) {
+            by_rows(at, sums, [&](int64_t row, int64_t col, vf v, auto some) LR_LAMBDA {
+                if (y0) store_some(y0 + row * n + col, v, some);
+                if (c) v = v * load_some(c + col, some);
+                if (bias) v = v + load_some(bias + col, some);
+                store_some(y + row * n + col, v, some);
+            });
         });
-        const WeightStrips<Dot> weight{p->w, p->w_dtype, p->w_layout, n, p->k, repack ? whole : nullptr, first};
-        const auto right = [&](int64_t j, int64_t s, int64_t steps) { return weight(first + j, s, steps); };
-        by_type(p->dtype, [&](auto* type) {
-            auto *y = static_cast<decltype(type)>(p->y), *y0 = static_cast<decltype(type)>(p->y0);
-            const auto finish = [&](const Place& at, const float* sums) {
-                by_rows({at.row, first * Wide + at.col, at.rows, at.cols}, sums, [&](int64_t row, int64_t col, vf v, auto some) LR_LAMBDA {
-                    if (y0) store_some(y0 + row * n + col, v, some);
-                    if (c) v = v * load_some(c + col, some);
-                    if (bias) v = v + load_some(bias + col, some);
-                    store_some(y + row * n + col, v, some);
-                });
-            };
-            const int64_t columns = least(n - first * Wide, count * Wide);
-            const Tail ranks{tails, b + first * Wide * r, tail, Rows * r, Wide * r};
-            const auto rows_of = [&](auto few) { multiply<Dot, few>(t, columns, k, ranks, Passing::Strips, packed_left(left, k), right, finish); };
-            if (t > 6) rows_of(std::integral_constant<int, Rows>{});
-            else if (t > 3) rows_of(std::integral_constant<int, 6>{});
-            else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
-            else rows_of(std::integral_constant<int, 1>{});
-        });
-    };
-    for (int64_t first = 0; first < strips; first += at_once) multiply_strips(first, least(at_once, strips - first));
+    });
     return LR_OK;
 }
 

@@ -38,18 +38,13 @@ template <class Args> LR_DEV Pace lr_pace(const Args& p) {
 
 // Partial sums by block in float64: work [parts]
 LR_KERNEL(square_sum_parts, Planned<SquareSumArgs>, 256, 4) {
-    double* parts = reinterpret_cast<double*>(LR_SMEM); // [256]
     const float* g = static_cast<const float*>(p.op.g);
     double sum = 0;
     lr_tiles(p.op.segments, p.op.segment_count, [&](const Segment&, int64_t begin, int64_t end, int64_t) {
         for (int64_t i = begin + LR_TID; i < end; i += 256) sum += static_cast<double>(g[i]) * g[i];
     });
-    parts[LR_TID] = sum;
-    for (int half = 128; half > 0; half /= 2) {
-        lr_sync();
-        if (static_cast<int>(LR_TID) < half) parts[LR_TID] += parts[LR_TID + half];
-    }
-    if (LR_TID == 0) static_cast<double*>(p.work)[LR_BX] = parts[0];
+    sum = lr_block_total(sum, reinterpret_cast<double*>(LR_SMEM));
+    if (LR_TID == 0) static_cast<double*>(p.work)[LR_BX] = sum;
 }
 LR_KERNEL(square_sum_total, Planned<SquareSumArgs>, 32, 1) {
     if (LR_TID > 0) return;

@@ -71,14 +71,9 @@ public sealed class Grads
         foreach ((Tensor input, Tensor part) in repeated ?? [])
         {
             (Tensor gradient, bool add) = input.TakeGradient();
-            Accumulate(gradient, part, add);
+            new Place(gradient, add).Accumulate(part);
         }
     }
-
-    /// <summary>gradient (+)= part, by the multiply kernel's cousin: add with the part as its own upstream.</summary>
-    private static void Accumulate(Tensor gradient, Tensor part, bool add) => gradient.Device.Launch(
-        Kernels.AddBackward,
-        new BinaryGradArgs { Dy = part.Data, Dx = gradient.Data, Count = part.Shape.Count, Period = 1, Alpha = 1, DType = part.DType, ZType = part.DType, Add = add ? 1u : 0u });
 
     /// <summary>Where a gradient goes and whether it is added to what is there.</summary>
     public readonly struct Place
@@ -96,6 +91,11 @@ public sealed class Grads
         public bool Wanted => tensor is not null;
 
         internal nint Data => tensor?.Data ?? 0;
+
+        /// <summary>place (+)= part, by the gradient of an addition with the part as its upstream.</summary>
+        internal void Accumulate(Tensor part) => part.Device.Launch(
+            Kernels.AddBackward,
+            new BinaryGradArgs { Dy = part.Data, Dx = Data, Count = part.Shape.Count, Period = 1, Alpha = 1, DType = part.DType, ZType = part.DType, Add = Mask(this) });
 
         /// <summary>The bit mask kernels take: bit i says that the i-th place is added to.</summary>
         internal static uint Mask(params ReadOnlySpan<Place> places)

@@ -10,20 +10,20 @@ public abstract class PretrainedModel : Model
     /// <summary>Name of the weight file.</summary>
     public const string WeightFile = TensorSource.ModelFile;
 
-    private const string Encoders = "sequence classification, masked words, bare", Decoders = "next word, sequence classification, bare";
+    private const string Class = "sequence classification", Masked = "masked words", Next = "next word", Bare = "bare";
 
     private static readonly SortedDictionary<string, (ArchitectureFacts Facts, Func<string, Device, LoadOptions, PretrainedModel> Load)> Architectures = new(
         new[]
         {
-            (new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, "image classification, bare", Generates: false), (Func<string, Device, LoadOptions, PretrainedModel>)VisionTransformer.Load),
-            Text("bert", Encoders, (c, d, o, s) => new Bert(c, d, o, s)),
-            Text("roberta", Encoders, (c, d, o, s) => new Roberta(c, d, o, s)),
-            Text("distilbert", Encoders, (c, d, o, s) => new DistilBert(c, d, o, s)),
-            Text("gpt2", Decoders, (c, d, o, s) => new Gpt2(c, d, o, s)),
-            Text("llama", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
-            Text("mistral", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
-            Text("qwen2", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
-            Text("qwen3", Decoders, (c, d, o, s) => new Llama(c, d, o, s)),
+            (new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, ["image classification", Bare], [], Generates: false), (Func<string, Device, LoadOptions, PretrainedModel>)VisionTransformer.Load),
+            Text("bert", [Class, Masked, Bare], [], (c, d, o, s) => new Bert(c, d, o, s)),
+            Text("roberta", [Class, Masked], [Bare], (c, d, o, s) => new Roberta(c, d, o, s)),
+            Text("distilbert", [Class], [Masked, Bare], (c, d, o, s) => new DistilBert(c, d, o, s)),
+            Text("gpt2", [Next, Class], [Bare], (c, d, o, s) => new Gpt2(c, d, o, s)),
+            Text("llama", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("mistral", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("qwen2", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("qwen3", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
         }.ToDictionary(a => a.Item1.ModelType, a => (a.Item1, a.Item2)),
         StringComparer.Ordinal);
 
@@ -168,8 +168,9 @@ public abstract class PretrainedModel : Model
         (source, staging) = (null, null);
     }
 
-    private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Text(string type, string heads, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> create) =>
-        (new ArchitectureFacts(type, heads, Generates: heads == Decoders), (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => create(config, device, o, source)));
+    private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Text(
+        string type, string[] held, string[] others, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> create) =>
+        (new ArchitectureFacts(type, held, others, Generates: held.Contains(Next)), (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => create(config, device, o, source)));
 
     private Tensor AsInFile(Parameter parameter, DType type, Scope scope)
     {
@@ -191,6 +192,7 @@ public abstract class PretrainedModel : Model
 
 /// <summary>What is built of an architecture.</summary>
 /// <param name="ModelType">As config.json names it.</param>
-/// <param name="Heads">What may stand behind the layers.</param>
+/// <param name="Held">What may stand behind the layers and is held to golden/models: outputs and the gradients of all weights, in float64 and float32.</param>
+/// <param name="Others">What may stand there too, of the same parts, without a golden case of its own.</param>
 /// <param name="Generates">Continues texts with a cache of keys and values.</param>
-public sealed record ArchitectureFacts(string ModelType, string Heads, bool Generates);
+public sealed record ArchitectureFacts(string ModelType, IReadOnlyList<string> Held, IReadOnlyList<string> Others, bool Generates);

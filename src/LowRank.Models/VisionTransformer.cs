@@ -10,10 +10,11 @@ namespace LowRank.Models;
 public sealed class VisionTransformer : PretrainedModel
 {
     private const string Head = "classifier", Pooler = "pooler.dense";
+    private static readonly AttentionContext AllSeen = new(Mask: null);
     private readonly Site patches;
     private readonly Parameter classToken, positions;
     private readonly Dictionary<int, Tensor> firstRows = [];     // by batch; kept, so that a step can be recorded, which the host may not write into
-    private readonly Layer[] layers;
+    private readonly TransformerLayer[] layers;
     private readonly Norm norm;
     private readonly Site? classifier, pooler;
     private readonly Op poolerActivation;
@@ -39,10 +40,22 @@ public sealed class VisionTransformer : PretrainedModel
         patches = PatchConvolution(embeddings.At("patch_embeddings.projection"), d, config.Channels, config.PatchSize);
         Op activation = Activation.Of(config.Activation, "hidden_act");
         poolerActivation = Activation.Of(config.PoolerActivation, "pooler_act");
-        layers = new Layer[config.Layers];
+        layers = new TransformerLayer[config.Layers];
         for (int i = 0; i < layers.Length; i++)
         {
-            layers[i] = new Layer(this, trunk.At($"layers.{i}", $"encoder.layer.{i}"), config, activation);
+            Place place = trunk.At($"layers.{i}", $"encoder.layer.{i}");
+            var before = new Norm(this, place.At("layernorm_before"), d, new LayerNorm(config.LayerNormEpsilon));
+            var attention = new SelfAttention(
+                this,
+                new AttentionNames(
+                    place.At("attention.q_proj", "attention.attention.query"),
+                    place.At("attention.k_proj", "attention.attention.key"),
+                    place.At("attention.v_proj", "attention.attention.value"),
+                    place.At("attention.o_proj", "attention.output.dense")),
+                new AttentionShape(d, config.Heads, config.QkvBias));
+            var after = new Norm(this, place.At("layernorm_after"), d, new LayerNorm(config.LayerNormEpsilon));
+            var mlp = new FeedForward(this, place.At("mlp.fc1", "intermediate.dense"), place.At("mlp.fc2", "output.dense"), d, config.IntermediateSize, activation);
+            layers[i] = new TransformerLayer(attention, before, mlp, after);
         }
         norm = new Norm(this, trunk.At("layernorm"), d, new LayerNorm(config.LayerNormEpsilon));
         classifier = form == Form.Classifier ? Linear(new Place(Head, Head), config.Classes, d, bias: true, isOutput: true) : null;
@@ -91,9 +104,9 @@ public sealed class VisionTransformer : PretrainedModel
     public override Tensor Forward(Tensor input)
     {
         Tensor hidden = Embed(input);
-        foreach (Layer layer in layers)
+        foreach (TransformerLayer layer in layers)
         {
-            hidden = layer.Forward(hidden);
+            hidden = layer.Forward(hidden, AllSeen);
         }
         return Output(norm.Forward(ClassTokens(hidden)));
     }
@@ -104,9 +117,9 @@ public sealed class VisionTransformer : PretrainedModel
     public IReadOnlyList<Tensor> HiddenStates(Tensor input, out Tensor last, out Tensor output)
     {
         List<Tensor> hidden = [Embed(input)];
-        foreach (Layer layer in layers)
+        foreach (TransformerLayer layer in layers)
         {
-            hidden.Add(layer.Forward(hidden[^1]));
+            hidden.Add(layer.Forward(hidden[^1], AllSeen));
         }
         last = norm.Forward(hidden[^1]);
         output = Output(ClassTokens(last));
@@ -160,35 +173,5 @@ public sealed class VisionTransformer : PretrainedModel
         Classifier,
         Pooled,
         Bare,
-    }
-
-    /// <summary>h += attention(norm(h)); h += mlp(norm(h)).</summary>
-    private sealed class Layer
-    {
-        private readonly Norm before, after;
-        private readonly SelfAttention attention;
-        private readonly FeedForward mlp;
-
-        public Layer(PretrainedModel model, Place place, VisionTransformerConfig config, Op activation)
-        {
-            int d = config.HiddenSize;
-            before = new Norm(model, place.At("layernorm_before"), d, new LayerNorm(config.LayerNormEpsilon));
-            attention = new SelfAttention(
-                model,
-                new AttentionNames(
-                    place.At("attention.q_proj", "attention.attention.query"),
-                    place.At("attention.k_proj", "attention.attention.key"),
-                    place.At("attention.v_proj", "attention.attention.value"),
-                    place.At("attention.o_proj", "attention.output.dense")),
-                new AttentionShape(d, config.Heads, config.QkvBias));
-            after = new Norm(model, place.At("layernorm_after"), d, new LayerNorm(config.LayerNormEpsilon));
-            mlp = new FeedForward(model, place.At("mlp.fc1", "intermediate.dense"), place.At("mlp.fc2", "output.dense"), d, config.IntermediateSize, activation);
-        }
-
-        public Tensor Forward(Tensor h)
-        {
-            Tensor attended = new Add().Apply(attention.Forward(before.Forward(h)), h);
-            return new Add().Apply(mlp.Forward(after.Forward(attended)), attended);
-        }
     }
 }

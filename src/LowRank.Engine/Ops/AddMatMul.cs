@@ -50,7 +50,7 @@ public sealed record AddMatMul(double Scale, bool Transpose = false) : Op
         int rows = b.Shape[0], r = b.Shape[1], cols = a.Shape[1];
         if (dw.Wanted)
         {
-            w.Device.Launch(Kernels.AddBackward, new BinaryGradArgs { Dy = dy.Data, Dx = dw.Data, Count = dy.Shape.Count, Period = 1, Alpha = 1, DType = dy.DType, ZType = dy.DType, Add = Grads.Place.Mask(dw) });
+            dw.Accumulate(dy);
         }
         // dB [rows,r] = s·G·Aᵀ and dA [r,cols] = s·Bᵀ·G, where G [rows,cols] is dy or its transpose.
         if (db.Wanted)

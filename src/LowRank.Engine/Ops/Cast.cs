@@ -26,7 +26,7 @@ public sealed record Cast(DType Type) : Op
         using Scope scope = x.Device.NewStore();
         Tensor part = scope.New(x.Shape, x.DType);
         Convert(dy, part.Data, x.DType);
-        x.Device.Launch(Kernels.AddBackward, new BinaryGradArgs { Dy = part.Data, Dx = dx.Data, Count = part.Shape.Count, Period = 1, Alpha = 1, DType = part.DType, ZType = part.DType, Add = 1 });
+        dx.Accumulate(part);
     }
 
     /// <inheritdoc/>

@@ -78,9 +78,6 @@ internal sealed class SelfAttention
         op = shape.Op;
     }
 
-    /// <summary>Mask U8 [batch, tokens]: 0 bars a token; null lets all be seen.</summary>
-    public Tensor Forward(Tensor x, Tensor? mask = null) => Forward(x, new AttentionContext(mask));
-
     public Tensor Forward(Tensor x, AttentionContext context)
     {
         int wide = shape.Heads * shape.HeadDim, narrow = shape.KvHeads * shape.HeadDim;

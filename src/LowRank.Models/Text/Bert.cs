@@ -9,9 +9,7 @@ public class Bert : TextModel
     private readonly Site words, positions, types;
     private readonly Norm norm;
     private readonly Site? pooler, classifier, outputDense;
-    private readonly Norm? outputNorm;
-    private readonly Parameter? outputBias;
-    private readonly Op activation;
+    private readonly MaskedWordsHead? maskedWords;
 
     internal Bert(ModelConfig config, Device device, LoadOptions options, WeightSource source)
         : base(config, device, options, source)
@@ -22,7 +20,7 @@ public class Bert : TextModel
             throw config.Wrong("num_attention_heads", heads, $"a divisor of hidden_size {d}");
         }
         var epsilon = new LayerNorm(config.Number("layer_norm_eps", 1e-12));
-        activation = Activation.Of(config.Text("hidden_act", "gelu"), "hidden_act");
+        Op activation = Activation.Of(config.Text("hidden_act", "gelu"), "hidden_act");
         Place trunk = Trunk(Prefix), embeddings = trunk.At("embeddings");
         words = Embedding(embeddings.At("word_embeddings"), Vocabulary, d);
         positions = Embedding(embeddings.At("position_embeddings"), config.Count("max_position_embeddings"), d);
@@ -50,9 +48,7 @@ public class Bert : TextModel
         if (Head == TextHead.MaskedLanguage)
         {
             var head = new Place(LanguageHead, LanguageHead);
-            outputDense = Linear(head.At(LanguageDense), d, d, bias: true);
-            outputNorm = new Norm(this, head.At(LanguageNorm), d, epsilon);
-            outputBias = Weight(head.At("bias"), [Vocabulary], Init.Zeros);
+            maskedWords = new MaskedWordsHead(this, head.At(LanguageDense), head.At(LanguageNorm), head.At("bias"), words, epsilon, activation);
         }
         BuiltBut("cls.", "lm_head.", trunk.At("pooler.").File);
     }
@@ -88,8 +84,7 @@ public class Bert : TextModel
     private protected override Tensor ClassLogits(Tensor last, Tensor? pooled, TextBatch batch) =>
         classifier!.Forward(outputDense is null ? pooled ?? FirstTokens(last) : new Tanh().Apply(outputDense.Forward(FirstTokens(last))));
 
-    private protected override Tensor LanguageLogits(Tensor hidden) =>
-        new Linear().Apply(outputNorm!.Forward(activation.Apply(outputDense!.Forward(hidden))), words.Weight, outputBias);
+    private protected override Tensor LanguageLogits(Tensor hidden) => maskedWords!.Forward(hidden);
 }
 
 /// <summary>RoBERTa (arXiv 1907.11692): BERT whose positions count the tokens that are no padding from the padding id on, with heads of its own.</summary>

@@ -9,9 +9,7 @@ public sealed class DistilBert : TextModel
     private readonly Site words, positions;
     private readonly Norm norm;
     private readonly Site? dense, classifier;
-    private readonly Norm? outputNorm;
-    private readonly Parameter? outputBias;
-    private readonly Op activation;
+    private readonly MaskedWordsHead? maskedWords;
 
     internal DistilBert(ModelConfig config, Device device, LoadOptions options, WeightSource source)
         : base(config, device, options, source)
@@ -22,7 +20,7 @@ public sealed class DistilBert : TextModel
             throw config.Wrong("n_heads", heads, $"a divisor of dim {d}");
         }
         var epsilon = new LayerNorm(1e-12);
-        activation = Activation.Of(config.Text("activation", "gelu"), "activation");
+        Op activation = Activation.Of(config.Text("activation", "gelu"), "activation");
         Place trunk = Trunk("distilbert"), embeddings = trunk.At("embeddings");
         words = Embedding(embeddings.At("word_embeddings"), Vocabulary, d);
         positions = Embedding(embeddings.At("position_embeddings"), config.Count("max_position_embeddings", 512), d);
@@ -44,9 +42,8 @@ public sealed class DistilBert : TextModel
         }
         if (Head == TextHead.MaskedLanguage)
         {
-            dense = Linear(new Place("vocab_transform", "vocab_transform"), d, d, bias: true);
-            outputNorm = new Norm(this, new Place("vocab_layer_norm", "vocab_layer_norm"), d, epsilon);
-            outputBias = Weight(new Place("vocab_projector.bias", "vocab_projector.bias"), [Vocabulary], Init.Zeros);
+            static Place Named(string name) => new(name, name);
+            maskedWords = new MaskedWordsHead(this, Named("vocab_transform"), Named("vocab_layer_norm"), Named("vocab_projector.bias"), words, epsilon, activation);
         }
         BuiltBut("vocab_transform.", "vocab_layer_norm.", "vocab_projector.");
     }
@@ -62,6 +59,5 @@ public sealed class DistilBert : TextModel
     private protected override Tensor ClassLogits(Tensor last, Tensor? pooled, TextBatch batch) =>
         classifier!.Forward(new Relu().Apply(dense!.Forward(FirstTokens(last))));
 
-    private protected override Tensor LanguageLogits(Tensor hidden) =>
-        new Linear().Apply(outputNorm!.Forward(activation.Apply(dense!.Forward(hidden))), words.Weight, outputBias);
+    private protected override Tensor LanguageLogits(Tensor hidden) => maskedWords!.Forward(hidden);
 }
