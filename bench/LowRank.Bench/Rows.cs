@@ -28,6 +28,8 @@ public static class Rows
 
         new MultiLoraRow(64, 1), new MultiLoraRow(64, 1) { Type = DType.BF16 }, new MultiLoraRow(16, 32), new MultiLoraRow(16, 32) { Type = DType.BF16 },
 
+        .. new[] { Serving.InTurn, Serving.MergedInTurn }.SelectMany(s => new[] { new ServingRow(s), new ServingRow(s) { Type = DType.BF16 } }),
+
         Both, Both with { Tokens = 64 }, Both with { Tokens = 2048 }, Both with { Threads = 1 }, Both with { Tokens = 2048, Threads = 1 }, Both with { Type = DType.BF16 },
         Both with { Tokens = 2048, Type = DType.BF16 }, Both with { AdapterRank = 8 }, Both with { AdapterRank = 64 },
         Both with { Outputs = 768, Inputs = 768 }, Both with { Outputs = 3072, Inputs = 768 }, Both with { Outputs = 4096, Inputs = 4096 },

@@ -13,18 +13,26 @@ public sealed partial class AdaptedModel
     /// <summary>W ← W_eff in every adapted layer, rounded to the weight's type; the model then computes without its adapters. Nothing is changed unless
     /// every W_eff is finite. Needs room for a copy of the adapted weights where the model cannot read them again (<see cref="Model.Original"/>).</summary>
     /// <exception cref="InvalidOperationException">An adapter cannot be merged, shares its weight with another layer, or gives NaN or infinity.</exception>
-    public MergeReport Merge()
+    public MergeReport Merge() => MergeActive(alone: true);
+
+    /// <summary>As <see cref="Merge"/>; unless <paramref name="alone"/> together with what other active adapters add to the same layers.</summary>
+    internal MergeReport MergeActive(bool alone)
     {
         if (Merged)
         {
             throw new InvalidOperationException("Merge: the adapters are merged already; call Unmerge first");
         }
         Enable();
-        foreach (Adapter adapter in adapters)
+        Adapter[] chosen = [.. adapters.Where(a => a.IsActive)];     // others are merged already, by a set on the same layer
+        foreach (Adapter adapter in chosen)
         {
-            if (!adapter.CanMerge)
+            if (alone && adapter.Site.Active.Count() > 1)
             {
-                throw new InvalidOperationException($"Merge: {Config.Method} on {adapter.Site.Path} cannot be merged: {adapter.WhyNotMergeable}");
+                throw new InvalidOperationException($"Merge: {adapter.Site.Path} has other active adapters, want all merged together by NamedAdapters.Merge");
+            }
+            if (adapter.Site.Active.FirstOrDefault(a => !a.CanMerge) is { } stuck)
+            {
+                throw new InvalidOperationException($"Merge: {Config.Method} on {adapter.Site.Path} cannot be merged: {stuck.WhyNotMergeable}");
             }
             if (Model.Sites.Any(s => s != adapter.Site && s.Weight == adapter.Site.Weight))
             {
@@ -34,13 +42,15 @@ public sealed partial class AdaptedModel
         }
         merges = new MergeMemory(Model);
         var losses = new List<MergeLoss>();
-        foreach (Adapter adapter in adapters)
+        foreach (Adapter adapter in chosen)
         {
             using Scope scope = Model.Device.BeginScope();
-            Tensor w = adapter.Site.Weight.Value, effective = adapter.EffectiveWeight();
+            Adapter[] together = [.. adapter.Site.Active];
+            (Tensor effective, Tensor? bias) = Adapter.Sum(together);
+            Tensor w = adapter.Site.Weight.Value;
             Tensor rounded = effective.ConvertTo(w.DType, scope);
             losses.Add(Loss(adapter.Site, effective, rounded));
-            Tensor? mergedBias = adapter.EffectiveBias()?.CopyTo(scope);
+            Tensor? mergedBias = bias?.CopyTo(scope);
             merges.Keep(adapter.Site.Weight, fromFile: !adapter.ChangesBase);
             w.CopyFrom(w.IsPacked ? Packing.Pack(rounded, scope) : rounded);
             if (mergedBias is not null)
@@ -48,7 +58,7 @@ public sealed partial class AdaptedModel
                 merges.Keep(adapter.Site.Bias!, fromFile: false);
                 adapter.Site.Bias!.Value.CopyFrom(mergedBias);
             }
-            adapter.Merged = true;
+            Array.ForEach(together, a => a.Merged = true);
         }
         return new MergeReport(losses);
     }
@@ -69,7 +79,8 @@ public sealed partial class AdaptedModel
     private void RequireFinite(Adapter adapter)
     {
         using Scope scope = Model.Device.BeginScope();
-        foreach (Tensor? t in (ReadOnlySpan<Tensor?>)[adapter.EffectiveWeight(), adapter.EffectiveBias()])
+        (Tensor weight, Tensor? bias) = Adapter.Sum([.. adapter.Site.Active]);
+        foreach (Tensor? t in (ReadOnlySpan<Tensor?>)[weight, bias])
         {
             if (t is not null && t.ToDoubles().Any(v => !double.IsFinite(v)))
             {

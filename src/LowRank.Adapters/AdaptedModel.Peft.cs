@@ -11,7 +11,11 @@ public sealed partial class AdaptedModel
     /// <summary>Keys of the file that this model has no place for; they were passed over.</summary>
     public IReadOnlyList<string> Warnings { get; private set; } = [];
 
-    /// <summary>Writes the adapter as PEFT does. A method that changed the base weights (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which
+    /// <summary>Weights of the model whose values differ from those that the adapter was trained on, as far as its folder tells: it computes, but hardly what
+    /// it was trained to.</summary>
+    public IReadOnlyList<string> BaseDifferences { get; private set; } = [];
+
+    /// <summary>Writes the adapter as PEFT does, and beside its files what it was trained on (<see cref="BaseFingerprint"/>). A method that changed the base weights (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which
     /// goes with the original base, unless <paramref name="keepInit"/> is set: then a reader must repeat the init to the last bit.</summary>
     /// <param name="folder">The folder; made where there is none.</param>
     /// <param name="name">Name of the adapter; any but <c>default</c> goes to a sub-folder.</param>
@@ -28,6 +32,7 @@ public sealed partial class AdaptedModel
             .Concat(swaps.SelectMany(s => KeysOf(s).Select(key => (key, s.Trained))))
             .Concat(swaps.SelectMany(s => Untrained(s).Select(key => (key, s.Original))));
         PeftFolder.Save(folder, config with { AutoMapping = config.AutoMapping ?? Mapping(config) }, tensors.Select(t => TensorData.Of(t.Key, t.Value)), name);
+        BaseFingerprint.Of(Model, Whole).Write(PeftFolder.FolderOf(folder, name));
     }
 
     /// <summary>Puts the values of a file in place. Everything is checked before anything is written.</summary>
@@ -53,11 +58,13 @@ public sealed partial class AdaptedModel
         }
         HashSet<string> known = [.. wanted.Select(w => w.Key), .. swaps.SelectMany(KeysOf), .. swaps.SelectMany(Untrained)];
         Warnings = [.. file.Entries.Select(e => e.Name).Where(key => !known.Contains(key))];
+        Version++;
         foreach ((string key, Tensor place) in wanted)
         {
             using Scope scope = Model.Device.BeginScope();
             place.CopyFrom(file.Load(key, scope, place.DType));
         }
+        BaseDifferences = BaseFingerprint.Read(folder.Path)?.Differences(Model, folder.Path) ?? [];
     }
 
     /// <summary>Keys of a trained module or bias, the first one decisive. With bias "all" PEFT writes a whole module's bias under its wrapper's name too.</summary>

@@ -9,13 +9,17 @@ public sealed partial class AdaptedModel : IDisposable
     private readonly Scope store;
     private bool disposed;
 
-    internal AdaptedModel(Model model, AdapterConfig config, ulong seed)
+    /// <param name="model">What is adapted.</param>
+    /// <param name="config">How.</param>
+    /// <param name="seed">Of random starts.</param>
+    /// <param name="shares">Other adapters may be on the same layers; somebody sees to it that none is enabled now.</param>
+    internal AdaptedModel(Model model, AdapterConfig config, ulong seed, bool shares = false)
     {
         config.Validate();
         IReadOnlyList<Site> sites = TargetRules.Select(config, model);
-        if (sites.FirstOrDefault(s => s.Adapter is not null) is { } taken)
+        if (!shares && sites.FirstOrDefault(s => s.Adapter is not null) is { } taken)
         {
-            throw new InvalidOperationException($"Attach: {taken.Path} has an adapter already; dispose the other AdaptedModel first");
+            throw new InvalidOperationException($"Attach: {taken.Path} has an adapter already; dispose the other AdaptedModel first, or hold both in a NamedAdapters");
         }
         (Model, Config) = (model, config);
         store = model.Device.NewStore();
@@ -24,7 +28,9 @@ public sealed partial class AdaptedModel : IDisposable
             var rng = new Rng(seed);
             foreach (Site site in sites)
             {
-                adapters.Add(site.Adapter = config.Create(site, rng.Fork(site.Path), store));
+                Adapter adapter = config.Create(site, rng.Fork(site.Path), store);
+                adapters.Add(adapter);
+                site.Put(adapter);
             }
             Train(WholeModules(), SwapKind.Module);
             Train(Biases(), SwapKind.Bias);
@@ -61,6 +67,15 @@ public sealed partial class AdaptedModel : IDisposable
     /// <summary>False after <see cref="Disable"/>.</summary>
     public bool Enabled { get; private set; } = true;
 
+    /// <summary><see cref="Adapter.Strength"/> of every adapter; reading gives the first one's.</summary>
+    /// <exception cref="AdapterConfigException">It is not finite.</exception>
+    /// <exception cref="InvalidOperationException">The adapters are merged.</exception>
+    public double Strength
+    {
+        get => adapters[0].Strength;
+        set => adapters.ForEach(a => a.Strength = value);
+    }
+
     /// <summary>Steps taken; what is drawn at random in a step depends on it. Set it when a run is resumed.</summary>
     public long Steps
     {
@@ -68,10 +83,42 @@ public sealed partial class AdaptedModel : IDisposable
         set
         {
             field = value;
+            Version++;
             foreach (Adapter adapter in adapters)
             {
                 adapter.StartStep(value);
             }
+        }
+    }
+
+    /// <summary>Rises whenever values may have changed: by a step, or a file.</summary>
+    internal long Version { get; private set; }
+
+    /// <summary>True where a method changed the weights of a layer at its start.</summary>
+    internal bool ChangesBase => adapters.Exists(a => a.ChangesBase);
+
+    /// <summary>Weights of the model that are trained as a whole.</summary>
+    internal IEnumerable<Parameter> Whole => swaps.Select(s => s.Parameter);
+
+    /// <summary>True where the layer has an adapter of this set, or a weight or bias trained as a whole.</summary>
+    internal bool Touches(Site site) => adapters.Exists(a => a.Site == site) || swaps.Exists(s => s.IsOf(site));
+
+    /// <summary>All that this set does to a linear layer, where that is ΔW = s·B·A of a rank that a packed set takes; else null.</summary>
+    internal AdapterFactors? Packable(Site site) => site.Kind == SiteKind.Linear && !swaps.Exists(s => s.IsOf(site))
+        && adapters.Find(a => a.Site == site)?.Factors is { } factors && factors.A.Shape[0] <= AdapterTable.MostRank ? factors : null;
+
+    /// <summary>The layer's output with this set alone; it must be disabled, and no other enabled.</summary>
+    internal Tensor Alone(Site site, Tensor x)
+    {
+        List<Swap> own = swaps.FindAll(s => s.IsOf(site));
+        own.ForEach(s => s.PutTrained());
+        try
+        {
+            return adapters.Find(a => a.Site == site)?.Output(x) ?? site.BaseForward(x);
+        }
+        finally
+        {
+            own.ForEach(s => s.PutOriginal(frozen: true));
         }
     }
 
@@ -205,6 +252,8 @@ public sealed partial class AdaptedModel : IDisposable
         public Tensor Original { get; } = parameter.Value;
 
         public Tensor Trained => trained ?? parameter.Value;
+
+        public bool IsOf(Site site) => site.Weight == parameter || site.Bias == parameter;
 
         public void PutOriginal(bool frozen)
         {

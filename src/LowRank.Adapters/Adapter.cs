@@ -10,6 +10,7 @@ public abstract class Adapter
     private readonly Tensor before;     // the layer's weight as it was found
     private Tensor? residual;           // what the method put in its place, if anything
     private bool enabled = true;
+    private double outer = 1;           // what of Strength the method leaves to this class
 
     /// <summary>An adapter for a layer; its tensors live in <paramref name="store"/>.</summary>
     protected Adapter(Site site, Scope store)
@@ -38,6 +39,31 @@ public abstract class Adapter
     /// <summary>True while the layer's weight holds W_eff, so that the plain layer computes the adapted one.</summary>
     public bool Merged { get; internal set; }
 
+    /// <summary>Factor on what the adapter adds to its layer: 1 as trained, 0 nothing. It goes into the scale of a method that has one, as PEFT's set_scale
+    /// does (with DoRA under the norm); of others it makes W + Strength·(W_eff − W). It is not saved.</summary>
+    /// <exception cref="AdapterConfigException">It is not finite.</exception>
+    /// <exception cref="InvalidOperationException">The adapter is merged.</exception>
+    public double Strength
+    {
+        get;
+        set
+        {
+            if (!double.IsFinite(value))
+            {
+                throw new AdapterConfigException($"Adapter: Strength on {Site.Path} is {value}, want a finite number");
+            }
+            if (Merged)
+            {
+                throw new InvalidOperationException($"Adapter: {Site.Path} is merged, want Unmerge before Strength changes");
+            }
+            outer = TakesStrength(value) ? 1 : value;
+            field = value;
+        }
+    } = 1;
+
+    /// <summary>True where the layer's output passes through the adapter.</summary>
+    internal bool IsActive => enabled && !Merged;
+
     /// <summary>Trainables in the order of declaration, named <c>{path}.{PEFT's suffix}</c>, for example <c>layers.0.q_proj.lora_A.weight</c>.</summary>
     public IReadOnlyList<Parameter> Parameters => parameters;
 
@@ -65,6 +91,42 @@ public abstract class Adapter
     /// <summary>x → y. Override only to fuse: it must equal the layer with <see cref="EffectiveWeight"/>.</summary>
     public abstract Tensor Forward(Tensor x);
 
+    /// <summary>Puts <see cref="Strength"/> into the method's own scale and says so; where it does not, it is applied to the difference that the adapter makes.</summary>
+    protected virtual bool TakesStrength(double strength) => false;
+
+    /// <summary>The adapter as ΔW = Scale·B·A of the layer's weight seen as [out, in·kh·kw], of an embedding's transposed, where that is all it does; else null.</summary>
+    internal virtual AdapterFactors? Factors => null;
+
+    /// <summary>The layer's output with this adapter alone.</summary>
+    internal Tensor Output(Tensor x) => outer == 1 ? Forward(x) : AddTo(Site.BaseForward(x), x);
+
+    /// <summary>y + what the adapter adds to the output for x.</summary>
+    internal Tensor AddTo(Tensor y, Tensor x) => AddTo(y, x, outer);
+
+    /// <summary>y + factor·(Forward(x) − the plain layer's output). Override where the difference can be had without the layer.</summary>
+    private protected virtual Tensor AddTo(Tensor y, Tensor x, double factor) => new Add(factor).Apply(y, new Add(-1).Apply(Forward(x), Site.BaseForward(x)));
+
+    /// <summary>Weight and bias of a layer with all of <paramref name="adapters"/>: W + Σ Strength·(W_eff − W), the bias likewise, or null where it stays.</summary>
+    internal static (Tensor Weight, Tensor? Bias) Sum(IReadOnlyList<Adapter> adapters)
+    {
+        Site site = adapters[0].Site;
+        if (adapters is [{ outer: 1 } only])
+        {
+            return (only.EffectiveWeight(), only.EffectiveBias());
+        }
+        Tensor plain = site.WeightMatrix().Reshape(site.Weight.Value.Shape), w = plain;
+        Tensor? bias = null;
+        foreach (Adapter adapter in adapters)
+        {
+            w = new Add(adapter.outer).Apply(w, new Add(-1).Apply(adapter.EffectiveWeight(), plain));
+            if (adapter.EffectiveBias() is { } own)
+            {
+                bias = new Add(adapter.outer).Apply(bias ?? site.Bias!.Value, new Add(-1).Apply(own, site.Bias!));
+            }
+        }
+        return (w, bias);
+    }
+
     /// <summary>A term added to the loss, or null.</summary>
     public virtual Tensor? Penalty() => null;
 
@@ -89,11 +151,11 @@ public abstract class Adapter
     /// <summary>Takes the adapter off its layer: the weight is what it was, bit for bit.</summary>
     internal void Detach()
     {
-        if (residual is { IsAlive: true } && before.IsAlive)
+        if (enabled && residual is { IsAlive: true } && before.IsAlive)
         {
             Site.Weight.Replace(before);
         }
-        Site.Adapter = null;
+        Site.Take(this);
     }
 
     /// <summary>Name of a parameter after the layer's path.</summary>

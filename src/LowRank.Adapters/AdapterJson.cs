@@ -2,6 +2,7 @@ using System.Text.Json.Serialization;
 
 namespace LowRank.Adapters;
 
-/// <summary>Serializers of the configs, generated at build time so that nothing is looked up by reflection.</summary>
+/// <summary>Serializers of the configs and of lowrank.json's part, generated at build time so that nothing is looked up by reflection.</summary>
 [JsonSerializable(typeof(LoraConfig))]
+[JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

@@ -63,10 +63,13 @@ public abstract class Model : IDisposable
     /// <exception cref="LowRank.Formats.ModelFormatException">A file is damaged, asks for what is not built, or was made for another base model.</exception>
     /// <exception cref="AdapterConfigException">The settings name no layer of this model.</exception>
     /// <exception cref="IOException">A file is missing or cannot be read.</exception>
-    public AdaptedModel AttachPeft(string folder, string name = PeftFolder.DefaultName)
+    public AdaptedModel AttachPeft(string folder, string name = PeftFolder.DefaultName) => Read(folder, name, shares: false);
+
+    /// <summary>As <see cref="AttachPeft"/>; with <paramref name="shares"/> beside others, of which none is enabled.</summary>
+    internal AdaptedModel Read(string folder, string name, bool shares)
     {
         using PeftFolder saved = PeftFolder.Open(folder, name);
-        AdaptedModel adapted = new(this, saved.Config, 0);
+        AdaptedModel adapted = new(this, saved.Config, 0, shares);
         try
         {
             adapted.Load(saved);

@@ -69,7 +69,7 @@ public sealed class PeftFolder : IDisposable
     /// <inheritdoc/>
     public void Dispose() => Tensors.Dispose();
 
-    private static string FolderOf(string folder, string name)
+    internal static string FolderOf(string folder, string name)
     {
         if (name == DefaultName)
         {

@@ -14,9 +14,11 @@ public enum SiteKind
 /// <summary>Geometry of a convolution.</summary>
 public sealed record Convolution(int Stride = 1, int Padding = 0, int Dilation = 1);
 
-/// <summary>A layer that can be adapted: its path, frozen weight and bias, and the adapter in place, if any. Models are built of these.</summary>
+/// <summary>A layer that can be adapted: its path, frozen weight and bias, and the adapters in place, if any. Models are built of these.</summary>
 public sealed class Site
 {
+    private readonly List<Adapter> adapters = [];
+
     /// <summary>Describes a layer.</summary>
     /// <param name="path">Module path as PEFT names it, for example <c>vit.layers.0.attention.q_proj</c>.</param>
     /// <param name="kind">What it computes.</param>
@@ -57,11 +59,43 @@ public sealed class Site
     /// <summary>Columns of the weight seen as a matrix [out, in·kh·kw].</summary>
     public int Inputs => checked((int)(Weight.Value.Shape.Count / Math.Max(1, Weight.Value.Shape[0])));
 
-    /// <summary>The adapter in place; null: the plain layer.</summary>
-    public Adapter? Adapter { get; internal set; }
+    /// <summary>The adapter in place, the first of several; null: the plain layer.</summary>
+    public Adapter? Adapter => adapters.Count == 0 ? null : adapters[0];
 
-    /// <summary>The layer's output, through the adapter where one is in place and enabled.</summary>
-    public Tensor Forward(Tensor x) => Adapter is { Enabled: true, Merged: false } adapter ? adapter.Forward(x) : BaseForward(x);
+    /// <summary>True where something stands between the weight and the output now: an active adapter, or a batch whose rows choose theirs.</summary>
+    public bool IsAdapted => Rows is not null || adapters.Exists(a => a.IsActive);
+
+    /// <summary>The adapters that the layer's output passes through.</summary>
+    internal IEnumerable<Adapter> Active => adapters.Where(a => a.IsActive);
+
+    /// <summary>True where the weight does not hold the base's own values now.</summary>
+    internal bool IsChanged => adapters.Exists(a => a.Merged || (a.ChangesBase && a.Enabled));
+
+    /// <summary>What stands in for the layer while the rows of a batch choose their adapters.</summary>
+    internal Func<Site, Tensor, Tensor>? Rows { get; set; }
+
+    /// <summary>The layer's output: what the active adapters add is summed.</summary>
+    public Tensor Forward(Tensor x)
+    {
+        if (Rows is { } rows)
+        {
+            return rows(this, x);
+        }
+        Tensor? y = null;
+        foreach (Adapter adapter in adapters)
+        {
+            if (adapter.IsActive)
+            {
+                y = y is null ? adapter.Output(x) : adapter.AddTo(y, x);
+            }
+        }
+        return y ?? BaseForward(x);
+    }
+
+    internal void Put(Adapter adapter) => adapters.Add(adapter);
+
+    internal void Take(Adapter adapter) => adapters.Remove(adapter);
+
 
     /// <summary>The weight as a row-major matrix [out, in·kh·kw] in parameter precision, in the current scope where it has to be unpacked or widened.</summary>
     public Tensor WeightMatrix()

@@ -32,7 +32,12 @@ internal sealed record LoadedModel(PretrainedModel Model, AdaptedModel? Adapted,
         PretrainedModel loaded = PretrainedModel.Load(folder, device, new LoadOptions { Type = type, Classes = sameHead ? null : classes });
         try
         {
-            return new LoadedModel(loaded, adapter is null ? null : loaded.AttachPeft(adapter), name, folder);
+            AdaptedModel? adapted = adapter is null ? null : loaded.AttachPeft(adapter);
+            if (adapted is { BaseDifferences: [var first, ..] others })
+            {
+                Console.Error.WriteLine($"warning: {adapter} was trained on other values of {first}{(others.Count > 1 ? $" and {others.Count - 1} more weights" : "")} than {folder} has; want the model it was trained on");
+            }
+            return new LoadedModel(loaded, adapted, name, folder);
         }
         catch
         {

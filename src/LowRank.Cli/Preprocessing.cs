@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using LowRank.Adapters;
 using LowRank.Formats;
 using LowRank.Models.Data;
 
@@ -8,7 +9,7 @@ namespace LowRank.Cli;
 /// <summary>How images become a network's input, and what its outputs are called; lowrank.json beside the weights, so that an evaluation repeats it.</summary>
 internal sealed record Preprocessing
 {
-    public const string FileName = "lowrank.json";
+    public const string FileName = LowRankFile.Name;
 
     private static readonly float[] GrayWeights = [0.299f, 0.587f, 0.114f];     // ITU-R BT.601, as PNG files are read
 
@@ -81,7 +82,7 @@ internal sealed record Preprocessing
     }
 
     /// <summary>Writes lowrank.json into a folder that is there.</summary>
-    public void Write(string folder) => AtomicFile.WriteText(Path.Combine(folder, FileName), JsonSerializer.Serialize(this, PreprocessingJson.Default.Preprocessing) + "\n");
+    public void Write(string folder) => LowRankFile.Write(folder, JsonSerializer.SerializeToNode(this, PreprocessingJson.Default.Preprocessing)!.AsObject());
 
     /// <summary>The network's input: right channels, resized, normalised.</summary>
     public ImageSet Apply(ImageSet images) => Channelled(images, Channels).Resize(Height, Width).Normalize([.. Mean], [.. Deviation]);

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using LowRank.Adapters;
 using LowRank.Formats;
 using LowRank.Models;
 using LowRank.Training;
@@ -135,7 +136,7 @@ internal sealed record TextTask : FineTuneTask
     }
 
     /// <inheritdoc/>
-    public override void Write(string folder) => AtomicFile.WriteText(Path.Combine(folder, Preprocessing.FileName), JsonSerializer.Serialize(preprocessing, TextJson.Default.TextPreprocessing) + "\n");
+    public override void Write(string folder) => LowRankFile.Write(folder, JsonSerializer.SerializeToNode(preprocessing, TextJson.Default.TextPreprocessing)!.AsObject());
 
     private static Tensor Logits(PretrainedModel model, Encoded[] texts)
     {

@@ -29,6 +29,9 @@ public abstract class Device : IDisposable
     /// <summary>Launches that ran a kernel's float64 reference because no native kernel took them, by kernel name. F64 tensors are not counted: the reference is their kernel.</summary>
     public IReadOnlyDictionary<string, long> Fallbacks => fallbacks;
 
+    /// <summary>True where the bits of a row never depend on the rows that an op is given with it, their number included.</summary>
+    public virtual bool RowsAreIndependent => false;
+
     /// <summary>True where frozen matrices are packed once into panels.</summary>
     internal virtual bool PacksWeights => false;
 

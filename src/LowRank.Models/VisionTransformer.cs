@@ -147,7 +147,7 @@ public sealed class VisionTransformer : PretrainedModel
         Tensor x = input.DType == DType ? input : input.ConvertTo(DType, Device.Current ?? throw new InvalidOperationException("VisionTransformer: no scope is open; call BeginScope or BeginTape first"));
         int batch = x.Shape[0], d = Config.HiddenSize, count = Config.Tokens - 1;
         // An adapted convolution gives an image of tokens; the plain one is a product of patches and is in the order wanted already.
-        Tensor rows = patches.Adapter is { Enabled: true }
+        Tensor rows = patches.IsAdapted
             ? new Transpose().Apply(patches.Forward(x).Reshape([batch, d, count]))
             : new Linear().Apply(patches.Patches(x), patches.Weight.Value.Reshape([d, patches.Inputs]), patches.Bias!.Value).Reshape([batch, count, d]);
         return new Add().Apply(new Prepend().Apply(rows, classToken), positions);

@@ -115,11 +115,13 @@ public class AdapterTests
     }
 
     /// <summary>Moves every parameter away from its start, the same way each time.</summary>
-    internal static void Move(Adapter adapter)
+    internal static void Move(Adapter adapter) => Move(adapter, Row);
+
+    internal static void Move(Adapter adapter, int seed)
     {
         foreach (Parameter p in adapter.Parameters)
         {
-            double[] by = AdapterRow.Draw(new Rng(Row).Fork(adapter.Suffix(p)), p.Value.Shape.Count);
+            double[] by = AdapterRow.Draw(new Rng((ulong)seed).Fork(adapter.Suffix(p)), p.Value.Shape.Count);
             p.Value.Set([.. p.Value.ToDoubles().Zip(by, (a, b) => (float)(a + (0.3 * b)))]);     // F32 and F64 get the same numbers
         }
     }

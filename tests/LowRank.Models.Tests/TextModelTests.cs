@@ -155,6 +155,41 @@ public sealed class TextModelTests : IDisposable
         Assert.Equal(2, steps);
     }
 
+    [Theory, MemberData(nameof(Models))]
+    public async Task A_server_gives_every_text_the_bits_it_has_alone(string name)
+    {
+        CancellationToken test = TestContext.Current.CancellationToken;
+        using TextModel model = Load(name);
+        using var adapters = new NamedAdapters(model);
+        for (int i = 0; i < Few; i++)
+        {
+            foreach (Parameter p in adapters.Add($"{i}", new LoraConfig { Rank = 2, Targets = Names.AllLinear }, (ulong)i).Parameters)
+            {
+                var values = new float[p.Value.Shape.Count];
+                new Rng((ulong)i).Fork(p.Name).FillUniform(values, -0.2f, 0.2f);
+                p.Value.Set(values);
+            }
+        }
+        double[] plain = Logits(model);
+        using (AdapterServer<int[], float[]> server = model.Serve(adapters))
+        {
+            int[][] texts = [.. Enumerable.Range(0, Few).Select(i => new[] { 1, 5, 9, 7, 2, 3 + i, 8 }[..(5 + (i % 3))])];
+            var alone = new float[Few][];
+            for (int i = 0; i < Few; i++)
+            {
+                alone[i] = await server.RunAsync($"{i}", texts[i], test);
+            }
+            using var gate = new ManualResetEventSlim();
+            Task held = server.InvokeAsync(_ => gate.Wait(test), test);
+            Task<float[]>[] together = [.. texts.Select((text, i) => server.RunAsync($"{i}", text, test))];
+            gate.Set();
+            Assert.Equal(alone, await Task.WhenAll(together));
+            await held;
+            Assert.Contains("input_ids", (await Assert.ThrowsAsync<ShapeException>(() => server.RunAsync("0", [model.Vocabulary], test))).Message, StringComparison.Ordinal);
+        }
+        Assert.Equal(plain, Logits(model));
+    }
+
     private static int[][] Continue(TextModel model, int[][] prompts, GenerationOptions options) =>
         model.Generate(prompts, options, cancellation: TestContext.Current.CancellationToken);
 

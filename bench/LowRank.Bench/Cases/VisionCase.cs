@@ -66,7 +66,7 @@ internal sealed class VisionCase : Case
     public VisionCase(VisionRow row, Device device)
     {
         (this.row, this.device) = (row, device);
-        model = Load(device, row.Type);
+        model = Load(Sizes, device, row.Type);
         foreach ((string name, Parameter p) in model.Parameters)
         {
             weights.Add(name, TorchTensors.Of(p.Value.ToDoubles(), p.Value.Shape, row.Type));
@@ -164,12 +164,12 @@ internal sealed class VisionCase : Case
     }
 
     /// <summary>A model with weights packed for training adapters, which the loader does: through a folder of its own.</summary>
-    private static VisionTransformer Load(Device device, DType type)
+    internal static VisionTransformer Load(VisionTransformerConfig sizes, Device device, DType type)
     {
         string folder = Directory.CreateTempSubdirectory("lowrank-bench").FullName;
         try
         {
-            using (var random = new VisionTransformer(Sizes, device, new Rng(1)))
+            using (var random = new VisionTransformer(sizes, device, new Rng(1)))
             {
                 random.Save(folder);
             }

@@ -5,7 +5,8 @@ namespace LowRank.Adapters;
 /// B [width,r], W_eff = W + s·(B·A)ᵀ, and DoRA's norms run down the vocabulary. With groups or dilation PEFT convolves A another way: not built.</summary>
 internal sealed class Lora : Adapter
 {
-    private readonly double scale, dropout;
+    private readonly double trained, dropout;       // s as the settings say
+    private double scale;                           // s as it is applied
     private readonly ulong seed;
     private readonly Parameter a, b;
     private readonly Parameter? m, bias;
@@ -19,7 +20,8 @@ internal sealed class Lora : Adapter
         : base(site, store)
     {
         int rank = config.RankOf(site);
-        (scale, dropout) = (config.ScaleOf(site), config.Dropout);
+        (trained, dropout) = (config.ScaleOf(site), config.Dropout);
+        scale = trained;
         seed = ((ulong)rng.Fork("dropout high").Below(int.MaxValue) << 32) + (ulong)rng.Fork("dropout low").Below(int.MaxValue);
         using Scope scope = site.Weight.Value.Device.BeginScope();
         (Tensor firstA, Tensor firstB) = LoraStart.Make(config.Init, site, rank, scale, rng, store, Precision);
@@ -51,6 +53,11 @@ internal sealed class Lora : Adapter
     internal Tensor? DropoutMask { get; set; }
 
     public override string? WhyNotMergeable => noBias is null ? null : "lora_B has a bias and the layer has none to merge it into";
+
+    /// <summary>s·B·A alone, whatever else there is.</summary>
+    internal AdapterFactors Delta => new(A, B, scale);
+
+    internal override AdapterFactors? Factors => m is null && bias is null ? Delta : null;
 
     private Tensor A => Site.Kind == SiteKind.Conv2d ? a.Value.Reshape([a.Value.Shape[0], Site.Inputs]) : a.Value;
 
@@ -89,6 +96,16 @@ internal sealed class Lora : Adapter
                 return Product(x, Drop(x));
         }
     }
+
+    protected override bool TakesStrength(double strength)
+    {
+        scale = strength * trained;
+        return true;
+    }
+
+    private protected override Tensor AddTo(Tensor y, Tensor x, double factor) => Site.Kind == SiteKind.Linear && m is null && bias is null
+        ? new Add(factor * scale).Apply(y, new Linear().Apply(new Linear().Apply(Drop(x) ?? x, A), B))
+        : base.AddTo(y, x, factor);
 
     internal override void StartStep(long step)
     {

@@ -36,6 +36,8 @@ internal sealed unsafe class CpuDevice : Device
         set => _ = ((delegate* unmanaged<int, int>)NativeLibrary.GetExport(Library.Value, "lr_cpu_set_threads"))(value);
     }
 
+    public override bool RowsAreIndependent => true;
+
     internal override bool PacksWeights => true;
 
     internal static bool TryGetExport(string name, out nint address) => NativeLibrary.TryGetExport(Library.Value, name, out address);
