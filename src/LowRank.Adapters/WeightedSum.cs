@@ -10,7 +10,8 @@ internal sealed class WeightedSum
 
     public WeightedSum((AdaptedModel Set, double Weight)[] parts, CombineOptions options)
     {
-        (this.parts, this.options) = (parts, options);
+        this.parts = parts;
+        this.options = options = options.LikePeft && parts.Length == 1 ? options with { Kind = Combination.Linear } : options;     // as PEFT takes one part
         rng = new Rng(options.Seed).Fork("combine");
         int[] ranks = [.. Configs.Select(RankOf)];
         if (parts.Length == 0 || parts.Any(p => p.Set.Config is not LoraConfig) || parts.Any(p => !double.IsFinite(p.Weight)))

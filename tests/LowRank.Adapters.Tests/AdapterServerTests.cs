@@ -125,7 +125,15 @@ public sealed class AdapterServerTests : IDisposable
     public async Task Requests_that_wait_when_the_server_ends_are_told_so()
     {
         AdapterServer<double[], double[]> server = Start(DType.F32);
-        Task held = Hold(server);
+        var begun = new TaskCompletionSource();
+        Task held = server.InvokeAsync(
+            _ =>
+            {
+                begun.SetResult();
+                gate.Wait(Test);
+            },
+            Test);
+        await begun.Task;
         Task<double[]> waits = server.RunAsync(Name(0), Input(0), Test);
         Task ending = Task.Run(server.Dispose, Test);
         Task<double[]> late;
