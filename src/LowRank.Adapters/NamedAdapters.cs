@@ -220,7 +220,6 @@ public sealed class NamedAdapters : IDisposable
     /// <summary>Takes all adapters off the model, which is then what it was, bit for bit.</summary>
     public void Dispose()
     {
-        Activate();
         packed?.Dispose();
         packed = null;
         foreach (AdaptedModel set in sets.Values)
