@@ -34,7 +34,7 @@ public sealed partial class AdaptedModel
             {
                 throw new InvalidOperationException($"Merge: {Config.Method} on {adapter.Site.Path} cannot be merged: {stuck.WhyNotMergeable}");
             }
-            if (Model.Sites.Any(s => s != adapter.Site && s.Weight == adapter.Site.Weight))
+            if (Model.Sites.Any(s => s != adapter.Site && s.Weight == adapter.Site.Weight && !AreTied(adapter.Site, s)))
             {
                 throw new InvalidOperationException($"Merge: {adapter.Site.Path} shares its weight with another layer, which would change too; untie them first");
             }
@@ -42,7 +42,7 @@ public sealed partial class AdaptedModel
         }
         merges = new MergeMemory(Model);
         var losses = new List<MergeLoss>();
-        foreach (Adapter adapter in chosen)
+        foreach (Adapter adapter in chosen.Where(a => a.TiedTo is null))
         {
             using Scope scope = Model.Device.BeginScope();
             Adapter[] together = [.. adapter.Site.Active];
@@ -58,7 +58,8 @@ public sealed partial class AdaptedModel
                 merges.Keep(adapter.Site.Bias!, fromFile: false);
                 adapter.Site.Bias!.Value.CopyFrom(mergedBias);
             }
-            Array.ForEach(together, a => a.Merged = true);
+            Site[] shared = [.. Model.Sites.Where(s => s.Weight == adapter.Site.Weight)];
+            Array.ForEach([.. shared.SelectMany(s => s.Active)], a => a.Merged = true);
         }
         return new MergeReport(losses);
     }
@@ -75,6 +76,9 @@ public sealed partial class AdaptedModel
 
     /// <summary>Bytes of weights that a merge holds to bring them back; 0 where the model reads them again.</summary>
     internal long KeptBytes => merges.Bytes;
+
+    /// <summary>True where the same adapters act on both layers, so that one weight serves both.</summary>
+    private static bool AreTied(Site one, Site other) => one.Active.Select(a => a.TiedTo ?? a).ToHashSet().SetEquals(other.Active.Select(a => a.TiedTo ?? a));
 
     private void RequireFinite(Adapter adapter)
     {

@@ -27,8 +27,7 @@ public sealed partial class AdaptedModel
         bool plain = !keepInit && adapters.Exists(a => a.ChangesBase);
         AdapterConfig config = (plain ? Config.Plain() : Config) with { InferenceMode = true };
         using Scope scope = Model.Device.BeginScope();
-        IEnumerable<(string Key, Tensor Value)> tensors = adapters
-            .SelectMany(a => a.Saved(plain, scope).Select(s => ($"{Prefix}{a.Site.Path}.{s.Suffix}", s.Value)))
+        IEnumerable<(string Key, Tensor Value)> tensors = OfAdapters(plain, scope)
             .Concat(swaps.SelectMany(s => KeysOf(s).Select(key => (key, s.Trained))))
             .Concat(swaps.SelectMany(s => Untrained(s).Select(key => (key, s.Original))));
         PeftFolder.Save(folder, config with { AutoMapping = config.AutoMapping ?? Mapping(config) }, tensors.Select(t => TensorData.Of(t.Key, t.Value)), name);
@@ -40,9 +39,10 @@ public sealed partial class AdaptedModel
     internal void Load(PeftFolder folder)
     {
         SafeTensorsFile file = folder.Tensors;
+        using Scope scope = Model.Device.BeginScope();
         List<(string Key, Tensor Place)> wanted =
         [
-            .. adapters.SelectMany(a => a.Parameters.Select(p => (Prefix + p.Name, p.Value))),
+            .. OfAdapters(plain: false, scope),
             .. swaps.Select(s => (KeysOf(s).FirstOrDefault(file.Contains) ?? KeysOf(s)[0], s.Trained)),
         ];
         string[] missing = [.. wanted.Where(w => !file.Contains(w.Key)).Select(w => $"{w.Key} {w.Place.Shape}")];
@@ -61,11 +61,16 @@ public sealed partial class AdaptedModel
         Version++;
         foreach ((string key, Tensor place) in wanted)
         {
-            using Scope scope = Model.Device.BeginScope();
-            place.CopyFrom(file.Load(key, scope, place.DType));
+            using Scope own = Model.Device.BeginScope();
+            place.CopyFrom(file.Load(key, own, place.DType));
         }
         BaseDifferences = BaseFingerprint.Read(folder.Path)?.Differences(Model, folder.Path) ?? [];
     }
+
+    /// <summary>What the adapters have in a file. But in the plain form the values are the adapters' own tensors.</summary>
+    private IEnumerable<(string Key, Tensor Value)> OfAdapters(bool plain, Scope scope) => adapters
+        .SelectMany(a => a.Saved(plain, scope).Select(s => ($"{Prefix}{a.Site.Path}.{s.Suffix}", s.Value)))
+        .Concat(adapters.SelectMany(a => a.Shared).DistinctBy(s => s.Name).Select(s => ($"base_model.{s.Name}", s.Value)));
 
     /// <summary>Keys of a trained module or bias, the first one decisive. With bias "all" PEFT writes a whole module's bias under its wrapper's name too.</summary>
     private string[] KeysOf(Swap swap)

@@ -19,18 +19,20 @@ public sealed partial class AdaptedModel : IDisposable
         IReadOnlyList<Site> sites = TargetRules.Select(config, model);
         if (!shares && sites.FirstOrDefault(s => s.Adapter is not null) is { } taken)
         {
-            throw new InvalidOperationException($"Attach: {taken.Path} has an adapter already; dispose the other AdaptedModel first, or hold both in a NamedAdapters");
+            throw Taken(taken);
         }
         (Model, Config) = (model, config);
         store = model.Device.NewStore();
         try
         {
-            var rng = new Rng(seed);
-            foreach (Site site in sites)
+            foreach (Adapter adapter in config.CreateAll(model, sites, new Rng(seed), store))
             {
-                Adapter adapter = config.Create(site, rng.Fork(site.Path), store);
+                if (!shares && adapter.Site.Adapter is not null)
+                {
+                    throw Taken(adapter.Site);
+                }
                 adapters.Add(adapter);
-                site.Put(adapter);
+                adapter.Site.Put(adapter);
             }
             Train(WholeModules(), SwapKind.Module);
             Train(Biases(), SwapKind.Bias);
@@ -193,6 +195,8 @@ public sealed partial class AdaptedModel : IDisposable
             store.Dispose();
         }
     }
+
+    private static InvalidOperationException Taken(Site site) => new($"Attach: {site.Path} has an adapter already; dispose the other AdaptedModel first, or hold both in a NamedAdapters");
 
     private void Train(IEnumerable<Parameter> parameters, SwapKind kind)
     {

@@ -23,8 +23,8 @@ public static class AdapterCatalog
     private static readonly string[] Unbuilt =
     [
         "ADALORA", "ADAMSS", "ADAPTION_PROMPT", "BEFT", "BOFT", "BONE", "C3A", "CARTRIDGE", "CPT", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA", "HRA",
-        "IA3", "LILY", "LN_TUNING", "LOHA", "LOKR", "MISS", "MULTITASK_PROMPT_TUNING", "OFT", "OSF", "P_TUNING", "PEANUT", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "PSOFT",
-        "PVERA", "RANDLORA", "ROAD", "SHADOW", "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT", "XLORA",
+        "LILY", "MISS", "MULTITASK_PROMPT_TUNING", "OFT", "OSF", "P_TUNING", "PEANUT", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "PSOFT",
+        "PVERA", "RANDLORA", "ROAD", "SHADOW", "SHIRA", "SUPERTUNING", "TINYLORA", "UNILORA", "VBLORA", "WAVEFT", "XLORA",
     ];
 
     private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
@@ -42,6 +42,12 @@ public static class AdapterCatalog
             new("PiSSA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "differences, golden") { Merge = true, Peft = "read, write" },
             new("OLoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "differences, golden") { Merge = true, Peft = "read, write" },
         ]),
+        New("LOHA", "LoHa", "W + s·(w1a·w1b) ⊙ (w2a·w2b)", new LohaConfig(), AdapterJson.Default.LohaConfig),
+        New("LOKR", "LoKr", "W + s·kron(w1, w2)", new LokrConfig(), AdapterJson.Default.LokrConfig),
+        New("VERA", "VeRA", "W + diag(b)·B·diag(d)·A, A and B random and frozen", new VeraConfig(), AdapterJson.Default.VeraConfig),
+        New("IA3", "IA3", "W·diag(l) or diag(l)·W", new Ia3Config(), AdapterJson.Default.Ia3Config),
+        New("LN_TUNING", "LN tuning", "weights and biases of norms", new LnTuningConfig(), AdapterJson.Default.LnTuningConfig),
+        New("TRAINABLE_TOKENS", "trainable tokens", "rows of an embedding", new TrainableTokensConfig(), AdapterJson.Default.TrainableTokensConfig),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>
@@ -86,6 +92,10 @@ public static class AdapterCatalog
         AdapterMethod method = Methods.FirstOrDefault(m => m.Default.GetType() == config.GetType())
             ?? throw new AdapterConfigException($"AdapterCatalog: {config.GetType().Name} is no method of the catalogue");
         JsonObject table = JsonSerializer.SerializeToNode(config, method.Json)!.AsObject();
+        foreach (string key in config.OwnKeys.Where(key => table[key] is null))
+        {
+            table.Remove(key);
+        }
         foreach ((string key, JsonElement value) in config.FixedKeys)
         {
             if (!table.ContainsKey(key))
@@ -95,6 +105,9 @@ public static class AdapterCatalog
         }
         return Json.Sorted(table)!.ToJsonString(Indented);
     }
+
+    private static AdapterMethod New(string type, string name, string summary, AdapterConfig config, JsonTypeInfo json) =>
+        new(type, summary, config, json, [new(name, MethodKind.Adapter, "lora-core", ["peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" }]);
 
     // Init-only properties that a generated serializer does not find in the text would lose their defaults, so it always finds them.
     private static JsonObject OverDefaults(AdapterMethod method, JsonObject given)

@@ -6,6 +6,8 @@ namespace LowRank.Adapters;
 /// <summary>What a user chooses for an adapter. Names on disk are PEFT's; the formulas stand with each method.</summary>
 public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] string Method)
 {
+    private protected static readonly IReadOnlyDictionary<string, double> NoPattern = new Dictionary<string, double>();
+
     /// <summary>Layers to adapt: names (exact, or a suffix after a dot), a regular expression that the whole path must match, or <c>all-linear</c>.</summary>
     [JsonPropertyName("target_modules")]
     public Names? Targets { get; init; }
@@ -57,8 +59,8 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
     /// <summary>The adapter of one layer; its tensors live in <paramref name="store"/>.</summary>
     public abstract Adapter Create(Site site, Rng rng, Scope store);
 
-    /// <summary>Trainable elements for a linear layer of [outputs, inputs], patterns aside; inputs of a convolution are in·kh·kw.</summary>
-    public abstract long ParameterCount(int outputs, int inputs);
+    /// <summary>Trainable elements for a layer.</summary>
+    public abstract long ParameterCount(Site site);
 
     /// <summary>Throws where settings contradict each other or ask for what is not built.</summary>
     /// <exception cref="AdapterConfigException">Names the setting and what is wanted.</exception>
@@ -74,6 +76,15 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
         }
     }
 
+    /// <summary>The adapters of a model's layers, each made when it is asked for. Override where they share something, or where a layer brings others along.</summary>
+    internal virtual IEnumerable<Adapter> CreateAll(Model model, IReadOnlyList<Site> sites, Rng rng, Scope store) => sites.Select(site => Create(site, rng.Fork(site.Path), store));
+
+    /// <summary>True for the kinds of layers that the method is made for. A norm is passed over by every other method; any other layer is refused.</summary>
+    internal virtual bool Adapts(SiteKind kind) => kind != SiteKind.Norm;
+
+    /// <summary>Keys of this class that PEFT does not have for the method: written only where they are set.</summary>
+    internal virtual IReadOnlyList<string> OwnKeys => [];
+
     /// <summary>Keys that PEFT writes for this method and no property holds, with their defaults.</summary>
     internal virtual IEnumerable<KeyValuePair<string, JsonElement>> FixedKeys => [];
 
@@ -83,6 +94,36 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
     /// <summary>The settings that go with what <see cref="Adapter.Saved"/> writes when it is asked for the plain form.</summary>
     /// <exception cref="AdapterConfigException">There is no such form.</exception>
     internal virtual AdapterConfig Plain() => this;
+
+    /// <summary>Throws unless a rank is a whole number of at least 1.</summary>
+    private protected void RequireRank(string key, double rank)
+    {
+        if (rank < 1 || rank != Math.Floor(rank) || rank > int.MaxValue)
+        {
+            throw Bad(key, rank, "a whole number of at least 1");
+        }
+    }
+
+    /// <summary>Throws unless a share to drop leaves something.</summary>
+    private protected void RequireShare(string key, double share)
+    {
+        if (!(share >= 0 && share < 1))
+        {
+            throw Bad(key, share, "0 or more and less than 1");
+        }
+    }
+
+    /// <summary>Throws unless a number and those of its patterns are finite.</summary>
+    private protected void RequireFinite(string key, double value, string patternKey, IReadOnlyDictionary<string, double> patterns)
+    {
+        foreach ((string pattern, double number) in patterns.Prepend(new("", value)))
+        {
+            if (!double.IsFinite(number))
+            {
+                throw Bad(pattern.Length == 0 ? key : $"{patternKey} {pattern}", number, "a finite number");
+            }
+        }
+    }
 
     /// <summary>The error for a setting.</summary>
     private protected AdapterConfigException Bad(string key, object? got, string want) => new($"{GetType().Name}: {key} is {got ?? "null"}, want {want}");

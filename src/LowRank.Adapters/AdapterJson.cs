@@ -4,5 +4,11 @@ namespace LowRank.Adapters;
 
 /// <summary>Serializers of the configs and of lowrank.json's part, generated at build time so that nothing is looked up by reflection.</summary>
 [JsonSerializable(typeof(LoraConfig))]
+[JsonSerializable(typeof(LohaConfig))]
+[JsonSerializable(typeof(LokrConfig))]
+[JsonSerializable(typeof(VeraConfig))]
+[JsonSerializable(typeof(Ia3Config))]
+[JsonSerializable(typeof(LnTuningConfig))]
+[JsonSerializable(typeof(TrainableTokensConfig))]
 [JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

@@ -9,6 +9,8 @@ public enum SiteKind
     Conv2d,
     /// <summary>Row lookup, W [vocabulary, width].</summary>
     Embedding,
+    /// <summary>Norm over the last dimension, weight [d] and perhaps a bias [d].</summary>
+    Norm,
 }
 
 /// <summary>Geometry of a convolution.</summary>
@@ -46,6 +48,9 @@ public sealed class Site
 
     /// <summary>Geometry where <see cref="Kind"/> is Conv2d.</summary>
     public Convolution Convolution { get; init; } = new();
+
+    /// <summary>The op where <see cref="Kind"/> is Norm.</summary>
+    public Normalization? Normalization { get; init; }
 
     /// <summary>True for the output layer, which <c>all-linear</c> leaves out.</summary>
     public bool IsOutput { get; init; }
@@ -113,6 +118,10 @@ public sealed class Site
         if (Kind == SiteKind.Embedding)
         {
             return new Gather().Apply(Weight, x);
+        }
+        if (Kind == SiteKind.Norm)
+        {
+            return Normalization!.Apply(x, Weight, Bias?.Value);
         }
         if (Kind == SiteKind.Linear)
         {

@@ -53,15 +53,18 @@ public static class TargetRules
     {
         bool allLinear = config.Targets is { IsPattern: true } targets && targets.Expression == Names.AllLinear.Expression;
         AdapterConfig rules = allLinear ? config with { Targets = ".*" } : config;
-        Site[] chosen = [.. model.Sites.Where(site => (!allLinear || (site.Kind == SiteKind.Linear && !site.IsOutput)) && Fits(rules, site))];
+        Site[] all = [.. model.Sites.Where(site => site.Kind != SiteKind.Norm || config.Adapts(SiteKind.Norm))];
+        Site[] chosen = [.. all.Where(site => (!allLinear || (site.Kind == SiteKind.Linear && !site.IsOutput)) && Fits(rules, site))];
         if (chosen.Length == 0)
         {
-            string some = string.Join(", ", model.Sites.Take(6).Select(s => s.Path));
+            string some = string.Join(", ", all.Where(s => config.Adapts(s.Kind)).Take(6).Select(s => s.Path));
             throw new AdapterConfigException(config.Targets is null
                 ? $"{config.GetType().Name}: target_modules is null, want names of layers; this model has {some} ..."
-                : $"{config.GetType().Name}: target_modules {config.Targets}{(config.Exclude is null ? "" : $" without {config.Exclude}")} matches no layer{(config.Targets.IsPattern ? "" : $", nearest are {string.Join(", ", Nearest(config.Targets, model))}")}; this model has {some} ...");
+                : $"{config.GetType().Name}: target_modules {config.Targets}{(config.Exclude is null ? "" : $" without {config.Exclude}")} matches no layer{(config.Targets.IsPattern ? "" : $", nearest are {string.Join(", ", Nearest(config.Targets, all))}")}; this model has {some} ...");
         }
-        return chosen;
+        return chosen.FirstOrDefault(site => !config.Adapts(site.Kind)) is { } wrong
+            ? throw new AdapterConfigException($"{config.GetType().Name}: target_modules names {wrong.Path}, a layer of kind {wrong.Kind}, want layers of kind {string.Join(", ", Enum.GetValues<SiteKind>().Where(config.Adapts))}")
+            : chosen;
     }
 
     /// <summary>The number of the first pattern that matches the end of a path, else <paramref name="otherwise"/>.</summary>
@@ -81,8 +84,8 @@ public static class TargetRules
     internal static IEnumerable<string> Paths(Site site) => site.Aliases.Prepend(site.Path);
 
     /// <summary>The three ends of paths, as long in modules as the names, that differ least from one of them.</summary>
-    private static IEnumerable<string> Nearest(Names names, Model model) => names.Where(name => name.Length <= LongestName).Take(MostNames)
-        .SelectMany(name => model.Sites.SelectMany(Paths).Select(path => End(path, name.Count(c => c == '.') + 1)).Distinct().Select(end => (End: end, Edits: Edits(name, end))))
+    private static IEnumerable<string> Nearest(Names names, Site[] sites) => names.Where(name => name.Length <= LongestName).Take(MostNames)
+        .SelectMany(name => sites.SelectMany(Paths).Select(path => End(path, name.Count(c => c == '.') + 1)).Distinct().Select(end => (End: end, Edits: Edits(name, end))))
         .OrderBy(pair => pair.Edits).Select(pair => pair.End).Distinct().Take(3);
 
     private static string End(string path, int modules) => string.Join('.', path.Split('.').TakeLast(modules));
@@ -110,7 +113,8 @@ public static class TargetRules
         return matches.Contains(Match.Adapt) && !matches.Contains(Match.Excluded);
     }
 
-    private static bool Named(Names names, string path) => names.Any(name => path == name || path.EndsWith("." + name, StringComparison.Ordinal));
+    /// <summary>True if a path is one of the names, or ends with one after a dot.</summary>
+    internal static bool Named(IEnumerable<string> names, string path) => names.Any(name => path == name || path.EndsWith("." + name, StringComparison.Ordinal));
 
     private static bool InLayers(AdapterConfig config, string path)
     {
@@ -123,7 +127,8 @@ public static class TargetRules
         return found is not null && int.TryParse(found.Groups[1].ValueSpan, out int number) && layers.Contains(number);
     }
 
-    private static bool Whole(string expression, string path) => Run($@"\A(?:{expression})\z", path).Success;
+    /// <summary>True if an expression matches the whole of a path.</summary>
+    internal static bool Whole(string expression, string path) => Run($@"\A(?:{expression})\z", path).Success;
 
     private static System.Text.RegularExpressions.Match Run(string expression, string path)
     {

@@ -21,10 +21,11 @@ internal static class AdapterTargets
             return Names.Pattern(text);     // what matches nothing is refused when it is attached
         }
         string[] names = text.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
-        string[] paths = [.. model.Sites.SelectMany(s => s.Aliases.Prepend(s.Path))];
+        Site[] sites = [.. model.Sites.Where(s => s.Kind != SiteKind.Norm)];
+        string[] paths = [.. sites.SelectMany(s => s.Aliases.Prepend(s.Path))];
         string? unknown = names.Length == 0 ? text : names.FirstOrDefault(name => !paths.Any(path => path == name || path.EndsWith("." + name, StringComparison.Ordinal)));
         return unknown is null ? Names.Of(names) : throw new AdapterConfigException(
-            $"targets: '{unknown}' names no layer, want {Names.AllLinear.Expression}, a regular expression for whole paths, or names such as {string.Join(", ", model.Sites.Select(s => Last(s.Path)).Distinct())}");
+            $"targets: '{unknown}' names no layer, want {Names.AllLinear.Expression}, a regular expression for whole paths, or names such as {string.Join(", ", sites.Select(s => Last(s.Path)).Distinct())}");
     }
 
     private static string Last(string path) => path[(path.LastIndexOf('.') + 1)..];

@@ -149,6 +149,17 @@ public abstract class PretrainedModel : Model
         Aliases = place.File == place.Path ? [] : [place.File],
     });
 
+    /// <summary>Declares a norm over <paramref name="d"/> channels with a weight and, for LayerNorm, a bias.</summary>
+    internal Site NormLayer(Place place, int d, Normalization op) => Add(new Site(
+        place.Path,
+        SiteKind.Norm,
+        Weight(place.At("weight"), [d], Init.Ones),
+        op is LayerNorm ? Weight(place.At("bias"), [d], Init.Zeros) : null)
+    {
+        Aliases = place.File == place.Path ? [] : [place.File],
+        Normalization = op,
+    });
+
     /// <summary>Declares a convolution [outputs, inputs, size, size] with stride <paramref name="size"/>: patches side by side.</summary>
     internal Site PatchConvolution(Place place, int outputs, int inputs, int size) => Add(new Site(
         place.Path,

@@ -72,7 +72,8 @@ public class AdapterStateTests
             double[] want = Output(row, model, type);
             MergeReport report = adapted.Merge();
             bool again = file && !adapter.ChangesBase;
-            Assert.Equal(again ? BiasBytes(row, model) : (long)model.Site.Weight.Value.Bytes + BiasBytes(row, model), adapted.KeptBytes);
+            long bias = BiasBytes(adapter);
+            Assert.Equal(again ? bias : (long)model.Site.Weight.Value.Bytes + bias, adapted.KeptBytes);
             Close.Check(Output(row, model, type), want, type == DType.BF16 ? 2 * Close.Bound(type) : type == DType.F32 ? Close.Layer : Close.Bound(type), $"{name} merged in {type}");
             CheckReport(row, report, model, adapter, name);
             Assert.NotEqual(w, Hash(model));
@@ -168,7 +169,11 @@ public class AdapterStateTests
         }
     }
 
-    private static long BiasBytes(AdapterRow row, OneLayer model) => row.Config is LoraConfig { LoraBias: true } ? (long)model.Site.Bias!.Value.Bytes : 0;
+    private static long BiasBytes(Adapter adapter)
+    {
+        using Scope scope = adapter.Site.Weight.Value.Device.BeginScope();
+        return (long?)adapter.EffectiveBias()?.Bytes ?? 0;
+    }
 
     private static void CheckReport(AdapterRow row, MergeReport report, OneLayer model, Adapter adapter, string name)
     {

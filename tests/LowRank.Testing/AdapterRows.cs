@@ -5,7 +5,7 @@ namespace LowRank.Testing;
 /// <summary>A method on one layer: the contract of every adapter runs over it on every device.</summary>
 /// <param name="Config">The settings; they adapt <c>layer</c>.</param>
 /// <param name="Kind">What the layer computes.</param>
-/// <param name="Weight">[out,in], [out,in,kh,kw] or [vocabulary,width].</param>
+/// <param name="Weight">[out,in], [out,in,kh,kw], [vocabulary,width], or [d] of a norm.</param>
 /// <param name="Count">Trainable elements, counted by hand.</param>
 public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weight, long Count)
 {
@@ -32,6 +32,7 @@ public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weigh
     {
         SiteKind.Linear => [2, 3, Weight[1]],
         SiteKind.Conv2d => [2, Weight[1], 7, 6],
+        SiteKind.Norm => [2, 3, Weight[0]],
         _ => [2, 5],
     };
 
@@ -76,6 +77,13 @@ public static class AdapterRows
         AlphaPattern = new Dictionary<string, double> { ["other"] = 1, ["layer"] = 4 },
     };
 
+    private static readonly LohaConfig Loha = new() { Targets = ["layer"], Rank = 3, Alpha = 6 };
+    private static readonly LokrConfig Lokr = new() { Targets = ["layer"], Rank = 1, Alpha = 3 };
+    private static readonly VeraConfig Vera = new() { Targets = ["layer"], Rank = 5, Key = 3 };
+    private static readonly Ia3Config Ia3 = new() { Targets = ["layer"] };
+    private static readonly LnTuningConfig LnTuning = new() { Targets = ["layer"] };
+    private static readonly TrainableTokensConfig Tokens = new() { Targets = ["layer"], Tokens = [7, 0, 3, 10, 5] };
+
     /// <summary>Every row.</summary>
     public static IReadOnlyList<AdapterRow> All { get; } =
     [
@@ -102,5 +110,33 @@ public static class AdapterRows
         new(Lora, SiteKind.Embedding, [30, 12], 3 * (30 + 12)),
         new(Lora with { RankStabilized = true }, SiteKind.Embedding, [11, 8], 3 * (11 + 8)),
         new(Lora with { Dora = true }, SiteKind.Embedding, [30, 12], (3 * (30 + 12)) + 12) { Unscaled = Lora },
+        new(Loha, SiteKind.Linear, [9, 14], 2 * 3 * (9 + 14)),
+        new(Loha with { Rank = 8, RankPattern = new Dictionary<string, double> { ["layer"] = 5 } }, SiteKind.Linear, [70, 50], 2 * 5 * (70 + 50)) { Bias = false },
+        new(Loha with { InitWeights = false }, SiteKind.Linear, [9, 14], 2 * 3 * (9 + 14)) { StartsAtBase = false },
+        new(Loha, SiteKind.Conv2d, [6, 4, 3, 3], 2 * 3 * (6 + (4 * 9))),
+        new(Loha with { EffectiveConvolution = true }, SiteKind.Conv2d, [6, 4, 3, 2], 2 * 3 * (6 + 4 + (3 * 6))) { Convolution = new(Stride: 2) },
+        new(Loha with { EffectiveConvolution = true }, SiteKind.Conv2d, [6, 4, 1, 1], 2 * 3 * (6 + 4)),
+        new(Lokr, SiteKind.Linear, [9, 14], (3 * 2) + (3 + 7)),
+        new(Lokr with { Rank = 4 }, SiteKind.Linear, [9, 14], (3 * 2) + (3 * 7)),
+        new(Lokr with { Rank = 2, DecomposeBoth = true }, SiteKind.Linear, [70, 50], (2 * (7 + 5)) + (2 * (10 + 10))) { Bias = false },
+        new(Lokr with { Rank = 8, DecomposeFactor = 4 }, SiteKind.Linear, [12, 8], (4 * 4) + (3 * 2)),
+        new(Lokr with { Init = LokrInit.Lycoris }, SiteKind.Linear, [9, 14], (3 * 2) + (3 + 7)),
+        new(Lokr with { Init = LokrInit.None }, SiteKind.Linear, [9, 14], (3 * 2) + (3 + 7)) { StartsAtBase = false },
+        new(Lokr, SiteKind.Conv2d, [6, 4, 3, 3], (2 * 2) + (3 + (2 * 9))),
+        new(Lokr with { EffectiveConvolution = true }, SiteKind.Conv2d, [6, 4, 3, 2], (2 * 2) + (3 + 2 + 6)) { Convolution = new(Stride: 2) },
+        new(Lokr with { Rank = 2 }, SiteKind.Conv2d, [6, 4, 3, 3], (2 * 2) + (3 * 2 * 9)) { Bias = false },
+        new(Vera, SiteKind.Linear, [9, 14], 9 + 5) { StartIsDrawn = false },
+        new(Vera with { Rank = 3, SaveProjection = false }, SiteKind.Linear, [70, 50], 70 + 3) { StartIsDrawn = false, Bias = false },
+        new(Vera with { InitWeights = false }, SiteKind.Linear, [9, 14], 9 + 5) { StartsAtBase = false },
+        new(Ia3, SiteKind.Linear, [9, 14], 9) { StartIsDrawn = false },
+        new(Ia3, SiteKind.Linear, [70, 50], 70) { StartIsDrawn = false, Bias = false },
+        new(Ia3 with { FeedForward = ["layer"] }, SiteKind.Linear, [9, 14], 14) { StartIsDrawn = false },
+        new(Ia3 with { InitWeights = false }, SiteKind.Linear, [9, 14], 9) { StartsAtBase = false },
+        new(Ia3, SiteKind.Conv2d, [6, 4, 3, 3], 6) { StartIsDrawn = false },
+        new(Ia3 with { FeedForward = ["layer"] }, SiteKind.Conv2d, [6, 4, 3, 2], 4) { StartIsDrawn = false, Convolution = new(Stride: 2) },
+        new(LnTuning, SiteKind.Norm, [12], 2 * 12) { StartIsDrawn = false },
+        new(LnTuning, SiteKind.Norm, [33], 33) { StartIsDrawn = false, Bias = false },
+        new(Tokens, SiteKind.Embedding, [11, 8], 5 * 8) { StartIsDrawn = false },
+        new(Tokens with { InitWeights = false }, SiteKind.Embedding, [11, 8], 5 * 8) { StartsAtBase = false },
     ];
 }

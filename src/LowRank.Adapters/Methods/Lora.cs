@@ -5,24 +5,22 @@ namespace LowRank.Adapters;
 /// B [width,r], W_eff = W + s·(B·A)ᵀ, and DoRA's norms run down the vocabulary. With groups or dilation PEFT convolves A another way: not built.</summary>
 internal sealed class Lora : Adapter
 {
-    private readonly double trained, dropout;       // s as the settings say
+    private readonly double trained;                // s as the settings say
     private double scale;                           // s as it is applied
-    private readonly ulong seed;
+    private readonly InputDropout dropout;
     private readonly Parameter a, b;
     private readonly Parameter? m, bias;
     private readonly Tensor? squares;               // ‖W_i‖² [n] for DoRA
     private readonly Tensor? turned;                // Wᵀ [width, vocabulary] for DoRA on an embedding
     private readonly Tensor? noBias;                // zeros [out] where lora_B has a bias and the layer none
     private readonly (Tensor A, Tensor B)? start;   // what the init took out of W
-    private long calls;
 
     public Lora(LoraConfig config, Site site, Rng rng, Scope store)
         : base(site, store)
     {
         int rank = config.RankOf(site);
-        (trained, dropout) = (config.ScaleOf(site), config.Dropout);
-        scale = trained;
-        seed = ((ulong)rng.Fork("dropout high").Below(int.MaxValue) << 32) + (ulong)rng.Fork("dropout low").Below(int.MaxValue);
+        trained = scale = config.ScaleOf(site);
+        dropout = new InputDropout(config.Dropout, rng);
         using Scope scope = site.Weight.Value.Device.BeginScope();
         (Tensor firstA, Tensor firstB) = LoraStart.Make(config.Init, site, rank, scale, rng, store, Precision);
         bool lookup = site.Kind == SiteKind.Embedding;
@@ -49,8 +47,12 @@ internal sealed class Lora : Adapter
         }
     }
 
-    /// <summary>What stands in for the random mask, 1/(1-p) included.</summary>
-    internal Tensor? DropoutMask { get; set; }
+    /// <inheritdoc cref="InputDropout.Mask"/>
+    internal Tensor? DropoutMask
+    {
+        get => dropout.Mask;
+        set => dropout.Mask = value;
+    }
 
     public override string? WhyNotMergeable => noBias is null ? null : "lora_B has a bias and the layer has none to merge it into";
 
@@ -90,10 +92,10 @@ internal sealed class Lora : Adapter
             case SiteKind.Embedding:
                 return Lookup(x);
             case SiteKind.Conv2d:
-                Tensor? dropped = Drop(x);
+                Tensor? dropped = dropout.Apply(x);
                 return Site.FromPatches(Product(Site.Patches(x), dropped is null ? null : Site.Patches(dropped)), x);
             default:
-                return Product(x, Drop(x));
+                return Product(x, dropout.Apply(x));
         }
     }
 
@@ -110,7 +112,7 @@ internal sealed class Lora : Adapter
     internal override void StartStep(long step)
     {
         base.StartStep(step);
-        calls = 0;
+        dropout.StartStep(step);
     }
 
     /// <summary>As plain LoRA on the weight before the init: W_res + s·B·A = W + s·[B, -B₀]·[A; A₀].</summary>
@@ -149,13 +151,4 @@ internal sealed class Lora : Adapter
     }
 
     private Tensor ColumnScale() => new DoraScale(scale).Apply(m!.Value.Reshape([squares!.Shape[0]]), NormedWeight, A, B, squares);
-
-    private Tensor? Drop(Tensor x)
-    {
-        if (DropoutMask is { } mask)
-        {
-            return new Mul().Apply(x, mask);
-        }
-        return dropout > 0 && x.Device.Current is Tape ? new Dropout(dropout, seed, ((ulong)Step << 20) + (ulong)calls++).Apply(x) : null;
-    }
 }

@@ -59,8 +59,6 @@ public sealed record LoraInit
 /// W_eff = W + s·B·A, s = Alpha/Rank, with <see cref="RankStabilized"/> Alpha/√Rank; DoRA scales the rows of W_eff to length m.</summary>
 public sealed record LoraConfig() : AdapterConfig("LORA")
 {
-    private static readonly IReadOnlyDictionary<string, double> NoPattern = new Dictionary<string, double>();
-
     /// <summary>r: rows of A, columns of B.</summary>
     [JsonPropertyName("r")]
     public int Rank { get; init; } = 8;
@@ -105,6 +103,10 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
     [JsonPropertyName("fan_in_fan_out")]
     public bool FanInFanOut { get; init; }
 
+    /// <summary>Tokens whose embeddings are trained beside the adapters (<see cref="TrainableTokensConfig"/>).</summary>
+    [JsonPropertyName("trainable_token_indices")]
+    public TokenIndices? TokenIndices { get; init; }
+
     /// <inheritdoc/>
     internal override string BiasRule => Bias;
 
@@ -115,7 +117,15 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
     public override Adapter Create(Site site, Rng rng, Scope store) => new Lora(this, site, rng, store);
 
     /// <inheritdoc/>
-    public override long ParameterCount(int outputs, int inputs) => ((long)Rank * (outputs + inputs)) + (Dora ? outputs : 0) + (LoraBias ? outputs : 0);
+    internal override IEnumerable<Adapter> CreateAll(Model model, IReadOnlyList<Site> sites, Rng rng, Scope store) =>
+        base.CreateAll(model, sites, rng, store).Concat(TokenIndices?.Adapters(this, "trainable_token_indices", model, rng, store) ?? []);
+
+    /// <inheritdoc/>
+    public override long ParameterCount(Site site)
+    {
+        int outputs = site.Kind == SiteKind.Embedding ? site.Inputs : site.Outputs;
+        return ((long)RankOf(site) * (site.Outputs + site.Inputs)) + (Dora ? outputs : 0) + (LoraBias && site.Kind != SiteKind.Embedding ? outputs : 0);
+    }
 
     /// <inheritdoc/>
     public override void Validate()
@@ -126,17 +136,8 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
         {
             RequireRank($"rank_pattern {pattern}", rank);
         }
-        foreach ((string pattern, double alpha) in AlphaPattern.Prepend(new("", Alpha)))
-        {
-            if (!double.IsFinite(alpha))
-            {
-                throw Bad(pattern.Length == 0 ? "lora_alpha" : $"alpha_pattern {pattern}", alpha, "a finite number");
-            }
-        }
-        if (!(Dropout >= 0 && Dropout < 1))
-        {
-            throw Bad("lora_dropout", Dropout, "0 or more and less than 1");
-        }
+        RequireFinite("lora_alpha", Alpha, "alpha_pattern", AlphaPattern);
+        RequireShare("lora_dropout", Dropout);
         if (Bias is not ("none" or "all" or "lora_only"))
         {
             throw Bad("bias", Bias, "none, all or lora_only");
@@ -157,6 +158,7 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
         {
             throw Bad("lora_bias", true, $"false beside init_lora_weights {Init}");
         }
+        TokenIndices?.Require(this, "trainable_token_indices");
         LoraKeys.Refuse(this);
     }
 
@@ -190,14 +192,6 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
     {
         int rank = RankOf(site);
         return TargetRules.FirstMatch(AlphaPattern, site, Alpha) / (RankStabilized ? Math.Sqrt(rank) : rank);
-    }
-
-    private void RequireRank(string key, double rank)
-    {
-        if (rank < 1 || rank != Math.Floor(rank) || rank > int.MaxValue)
-        {
-            throw Bad(key, rank, "a whole number of at least 1");
-        }
     }
 }
 

@@ -22,7 +22,6 @@ internal static class LoraKeys
         ("monteclora_config", "null", "MonteCLoRA"),
         ("qalora_group_size", "16", null),                   // read beside use_qalora only
         ("target_parameters", "null", "LoRA on bare parameters"),
-        ("trainable_token_indices", "null", "trainable tokens"),
         ("use_bdlora", "null", "block-diagonal LoRA"),
         ("use_qalora", "false", "QA-LoRA"),
         ("velora_config", "null", "VeLoRA"),
