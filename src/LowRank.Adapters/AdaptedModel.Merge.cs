@@ -45,8 +45,7 @@ public sealed partial class AdaptedModel
         foreach (Adapter adapter in chosen.Where(a => a.TiedTo is null))
         {
             using Scope scope = Model.Device.BeginScope();
-            Adapter[] together = [.. adapter.Site.Active];
-            (Tensor effective, Tensor? bias) = Adapter.Sum(together);
+            (Tensor effective, Tensor? bias) = Adapter.Sum([.. adapter.Site.Active]);
             Tensor w = adapter.Site.Weight.Value;
             Tensor rounded = effective.ConvertTo(w.DType, scope);
             losses.Add(Loss(adapter.Site, effective, rounded));
@@ -58,8 +57,7 @@ public sealed partial class AdaptedModel
                 merges.Keep(adapter.Site.Bias!, fromFile: false);
                 adapter.Site.Bias!.Value.CopyFrom(mergedBias);
             }
-            Site[] shared = [.. Model.Sites.Where(s => s.Weight == adapter.Site.Weight)];
-            Array.ForEach([.. shared.SelectMany(s => s.Active)], a => a.Merged = true);
+            Array.ForEach([.. Model.Sites.Where(s => s.Weight == adapter.Site.Weight).SelectMany(s => s.Active)], a => a.Merged = true);
         }
         return new MergeReport(losses);
     }

@@ -76,9 +76,8 @@ public abstract class Adapter
     /// <summary>True where the method changed the layer's own weight at the start (PiSSA, OLoRA).</summary>
     public bool ChangesBase => residual is not null;
 
-    /// <summary>The adapter of the layer that this layer has weight and W_eff in common with: it holds the parameters and is merged for both. Null on a layer
-    /// with a weight of its own.</summary>
-    internal virtual Adapter? Twin => null;
+    /// <summary>The adapter whose tensors this one uses, because the weights of both layers are one; null: it has its own.</summary>
+    internal virtual Adapter? TiedTo => null;
 
     /// <summary>Frozen tensors that all adapters of the model share and a file holds once, by PEFT's name.</summary>
     internal virtual IEnumerable<(string Name, Tensor Value)> Shared => [];

@@ -150,7 +150,7 @@ public sealed class AdapterInputTests : IDisposable
 
     [Theory]
     [InlineData("{\"peft_type\":\"MAGIC\"}", "'MAGIC', which is no method of PEFT's; built are LORA")]
-    [InlineData("{\"peft_type\":\"VERA\"}", "VERA, a method of PEFT's that is not built here yet")]
+    [InlineData("{\"peft_type\":\"OFT\"}", "OFT, a method of PEFT's that is not built here yet")]
     [InlineData("{\"r\":4}", "'peft_type' is missing, want the name of a method")]
     [InlineData("{\"peft_type\":7}", "'peft_type' is 7, want the name of a method")]
     [InlineData("[]", "the text is Array, want a JSON object")]

@@ -98,8 +98,8 @@ public sealed class ErrorTests : IDisposable
         Cli.Fails(ExitCode.Usage, ["was made for another base model", "lora_A"], "eval", "--adapter", At("adapter"), "--model", other, "--data", "digits");
         File.WriteAllText(Path.Combine(At("adapter"), "lowrank.json"), "{\"channels\": 1}");
         Cli.Fails(ExitCode.Usage, ["lowrank.json"], "eval", "--adapter", At("adapter"), "--data", "digits");
-        File.WriteAllText(Path.Combine(At("adapter"), "adapter_config.json"), "{\"peft_type\": \"LOHA\"}");
-        Cli.Fails(ExitCode.Usage, ["LOHA, a method of PEFT's that is not built here yet"], "eval", "--adapter", At("adapter"), "--data", "digits");
+        File.WriteAllText(Path.Combine(At("adapter"), "adapter_config.json"), "{\"peft_type\": \"OFT\"}");
+        Cli.Fails(ExitCode.Usage, ["OFT, a method of PEFT's that is not built here yet"], "eval", "--adapter", At("adapter"), "--data", "digits");
     }
 
     [Fact]

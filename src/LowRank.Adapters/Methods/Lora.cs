@@ -92,10 +92,10 @@ internal sealed class Lora : Adapter
             case SiteKind.Embedding:
                 return Lookup(x);
             case SiteKind.Conv2d:
-                Tensor? dropped = dropout.Apply(x);
+                Tensor? dropped = Drop(x);
                 return Site.FromPatches(Product(Site.Patches(x), dropped is null ? null : Site.Patches(dropped)), x);
             default:
-                return Product(x, dropout.Apply(x));
+                return Product(x, Drop(x));
         }
     }
 
@@ -151,4 +151,6 @@ internal sealed class Lora : Adapter
     }
 
     private Tensor ColumnScale() => new DoraScale(scale).Apply(m!.Value.Reshape([squares!.Shape[0]]), NormedWeight, A, B, squares);
+
+    private Tensor? Drop(Tensor x) => dropout.Apply(x);
 }

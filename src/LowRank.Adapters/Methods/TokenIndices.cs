@@ -26,7 +26,7 @@ public sealed class TokenIndices
     {
         foreach ((string name, IReadOnlyList<int> tokens) in Entries)
         {
-            TokenRows.Require(config, name.Length == 0 ? setting : $"{setting} {name}", tokens);
+            TokenRows.Require(config, Label(setting, name), tokens);
         }
     }
 
@@ -43,7 +43,7 @@ public sealed class TokenIndices
             {
                 throw Bad(config, setting, site.Path, "an embedding that target_modules leaves alone");
             }
-            foreach (Adapter adapter in TrainableTokens.WithTied(TokenRows.Of(config, setting, tokens, site, "token_adapter." + TokenRows.Key), model, site, rng.Fork(site.Path), store))
+            foreach (Adapter adapter in TrainableTokens.WithTied(TokenRows.Of(config, Label(setting, name), tokens, site, "token_adapter." + TokenRows.Key), model, site, rng.Fork(site.Path), store))
             {
                 yield return adapter;
             }
@@ -51,6 +51,8 @@ public sealed class TokenIndices
     }
 
     private IEnumerable<KeyValuePair<string, IReadOnlyList<int>>> Entries => Tokens is null ? ByName : [new("", Tokens)];
+
+    private static string Label(string setting, string name) => name.Length == 0 ? setting : $"{setting} {name}";
 
     private static AdapterConfigException Bad(AdapterConfig config, string setting, string name, string want) => new($"{config.GetType().Name}: {setting} names {name}, want {want}");
 }

@@ -105,7 +105,7 @@ internal sealed class TrainableTokens : Adapter
         (chosen, before, rows, suffix) = (first.chosen, first.before, first.rows, first.suffix);
     }
 
-    internal override Adapter? Twin => first;
+    internal override Adapter? TiedTo => first;
 
     private Tensor Change => new Add(-1).Apply(rows, before);
 
