@@ -53,7 +53,7 @@ internal static class MethodTable
         foreach (ArchitectureFacts model in PretrainedModel.Facts)
         {
             string others = model.Others.Count == 0 ? "–" : string.Join(", ", model.Others);
-            text.Append($"| {model.ModelType} | {string.Join(", ", model.Held)} | {others} | {(model.Generates ? "golden" : "–")} | every linear layer{(model.ModelType == "vit" ? ", patches" : ", embeddings")} |\n");
+            text.Append($"| {model.ModelType} | {string.Join(", ", model.Held)} | {others} | {(model.Generates ? "golden" : "–")} | every linear layer, {(model.ModelType == "vit" ? "patches" : "embeddings")}, norms |\n");
         }
         return text.ToString();
     }

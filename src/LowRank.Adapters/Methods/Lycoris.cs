@@ -95,13 +95,12 @@ internal abstract class Lycoris : Adapter
 
     public override Tensor Forward(Tensor x)
     {
-        bool training = x.Device.Current is Tape;
-        Rng call = training && (config.RankDropout > 0 || config.ModuleDropout > 0) ? draws.Fork($"{Step}.{calls++}") : draws;
-        if (training && call.Uniform(Site.Outputs) < config.ModuleDropout)
+        Rng? call = x.Device.Current is Tape && (config.RankDropout > 0 || config.ModuleDropout > 0) ? draws.Fork($"{Step}.{calls++}") : null;
+        if (call?.Uniform(Site.Outputs) < config.ModuleDropout)
         {
             return Site.BaseForward(x);
         }
-        Tensor? kept = training && config.RankDropout > 0 ? Kept(call) : null;
+        Tensor? kept = call is null || config.RankDropout == 0 ? null : Kept(call);
         return Site.Kind == SiteKind.Conv2d ? Site.FromPatches(Rows(Site.Patches(x), kept), x) : Rows(x, kept);
     }
 

@@ -72,7 +72,7 @@ internal sealed record TokenRows(IReadOnlyList<int> Tokens, string Suffix)
 }
 
 /// <summary>W_eff = W + S·(rows - W[tokens]) with S [vocabulary,n] one where a row is a token's and rows [n,width] trained, so that neither a lookup nor a
-/// product over the vocabulary has to copy W. The file calls the rows a delta, which they are not.</summary>
+/// product over the vocabulary has to copy W; S takes 4·vocabulary·n bytes. The file calls the rows a delta, which they are not.</summary>
 internal sealed class TrainableTokens : Adapter
 {
     private readonly TrainableTokens? first;
@@ -84,7 +84,7 @@ internal sealed class TrainableTokens : Adapter
         : base(site, store)
     {
         (int vocabulary, int width, int n) = (site.Outputs, site.Inputs, tokens.Tokens.Count);
-        var marks = new double[vocabulary * n];
+        var marks = new float[checked(vocabulary * n)];
         for (int i = 0; i < n; i++)
         {
             marks[(tokens.Tokens[i] * n) + i] = 1;
