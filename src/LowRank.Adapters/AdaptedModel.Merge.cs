@@ -11,8 +11,9 @@ public sealed partial class AdaptedModel
     public bool Merged => !merges.IsEmpty;
 
     /// <summary>W ← W_eff in every adapted layer, rounded to the weight's type; the model then computes without its adapters. Nothing is changed unless
-    /// every W_eff is finite. Needs room for a copy of the adapted weights where the model cannot read them again (<see cref="Model.Original"/>).</summary>
-    /// <exception cref="InvalidOperationException">An adapter cannot be merged, shares its weight with another layer, or gives NaN or infinity.</exception>
+    /// every W_eff is finite. A weight that other layers share stays theirs: the merged layer gets one of its own. Needs room for a copy of the adapted
+    /// weights where they are shared or the model cannot read them again (<see cref="Model.Original"/>).</summary>
+    /// <exception cref="InvalidOperationException">An adapter cannot be merged, or gives NaN or infinity.</exception>
     public MergeReport Merge() => MergeActive(alone: true);
 
     /// <summary>As <see cref="Merge"/>; unless <paramref name="alone"/> together with what other active adapters add to the same layers.</summary>
@@ -34,13 +35,13 @@ public sealed partial class AdaptedModel
             {
                 throw new InvalidOperationException($"Merge: {Config.Method} on {adapter.Site.Path} cannot be merged: {stuck.WhyNotMergeable}");
             }
-            if (Model.Sites.Any(s => s != adapter.Site && s.Weight == adapter.Site.Weight && !AreTied(adapter.Site, s)))
-            {
-                throw new InvalidOperationException($"Merge: {adapter.Site.Path} shares its weight with another layer, which would change too; untie them first");
-            }
             RequireFinite(adapter);
         }
         merges = new MergeMemory(Model);
+        foreach (Site site in Model.Sites.Where(s => IsAlias(s) && adapters.Exists(a => a.Site.Weight == s.Weight) && Model.Sites.Any(o => o.Weight == s.Weight && !AreTied(o, s))).ToArray())
+        {
+            merges.Untie(site);
+        }
         var losses = new List<MergeLoss>();
         foreach (Adapter adapter in chosen.Where(a => a.TiedTo is null))
         {
@@ -50,11 +51,11 @@ public sealed partial class AdaptedModel
             Tensor rounded = effective.ConvertTo(w.DType, scope);
             losses.Add(Loss(adapter.Site, effective, rounded));
             Tensor? mergedBias = bias?.CopyTo(scope);
-            merges.Keep(adapter.Site.Weight, fromFile: !adapter.ChangesBase);
-            w.CopyFrom(w.IsPacked ? Packing.Pack(rounded, scope) : rounded);
+            merges.Keep(adapter.Site.Weight, fromFile: !adapter.ChangesBase, shared: Model.Sites.Any(s => s.Weight != adapter.Site.Weight && s.Weight.Value == w));
+            adapter.Site.Weight.Value.CopyFrom(w.IsPacked ? Packing.Pack(rounded, scope) : rounded);
             if (mergedBias is not null)
             {
-                merges.Keep(adapter.Site.Bias!, fromFile: false);
+                merges.Keep(adapter.Site.Bias!, fromFile: false, shared: false);
                 adapter.Site.Bias!.Value.CopyFrom(mergedBias);
             }
             Array.ForEach([.. Model.Sites.Where(s => s.Weight == adapter.Site.Weight).SelectMany(s => s.Active)], a => a.Merged = true);
@@ -115,16 +116,26 @@ public sealed partial class AdaptedModel
     private sealed class MergeMemory(Model? model)
     {
         private readonly List<(Parameter Parameter, Tensor? Copy, byte[] Hash)> kept = [];
+        private readonly List<(Parameter Parameter, Tensor Shared)> parted = [];
+        private readonly Stack<Action> untied = [];
         private readonly Scope? store = model?.Device.NewStore();
 
         public static MergeMemory None { get; } = new(null);
 
         public bool IsEmpty => model is null;
 
-        public long Bytes => kept.Sum(k => (long)(k.Copy?.Bytes ?? 0));
+        public long Bytes => kept.Sum(k => (long)(k.Copy?.Bytes ?? 0)) + parted.Sum(p => (long)p.Parameter.Value.Bytes);
 
-        public void Keep(Parameter parameter, bool fromFile)
+        public void Untie(Site site) => untied.Push(model!.Untie(site));
+
+        public void Keep(Parameter parameter, bool fromFile, bool shared)
         {
+            if (shared)
+            {
+                parted.Add((parameter, parameter.Value));
+                parameter.Replace(parameter.Value.CopyTo(store!));
+                return;
+            }
             byte[] now = fromFile && model!.Original is not null ? parameter.Value.ToBytes() : [];
             bool again = now.Length > 0 && ReadsAs(parameter, now);
             kept.Add((parameter, again ? null : parameter.Value.CopyTo(store!), again ? SHA256.HashData(now) : []));
@@ -146,6 +157,14 @@ public sealed partial class AdaptedModel
                     throw new InvalidOperationException($"Unmerge: {parameter.Name} reads differently from its file than before the merge; load the model again");
                 }
                 parameter.Value.CopyFrom(parameter.Value.IsPacked ? Packing.Pack(read, scope) : read);
+            }
+            foreach ((Parameter parameter, Tensor shared) in parted.Where(p => p.Shared.IsAlive))
+            {
+                parameter.Replace(shared);
+            }
+            while (untied.TryPop(out Action? undo))
+            {
+                undo();
             }
             store?.Dispose();
         }

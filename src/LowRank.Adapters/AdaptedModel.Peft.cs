@@ -7,6 +7,7 @@ namespace LowRank.Adapters;
 public sealed partial class AdaptedModel
 {
     private const string Prefix = "base_model.model.";
+    private static readonly string[] EmbeddingNames = ["embed_tokens", "lm_head"];
 
     /// <summary>Keys of the file that this model has no place for; they were passed over.</summary>
     public IReadOnlyList<string> Warnings { get; private set; } = [];
@@ -24,12 +25,17 @@ public sealed partial class AdaptedModel
     /// <exception cref="AdapterConfigException">There is no plain form of these settings.</exception>
     public void SavePeft(string folder, string name = PeftFolder.DefaultName, bool keepInit = false)
     {
+        if (Merged && WholeEmbeddings().Any())
+        {
+            throw new InvalidOperationException("SavePeft: the adapters are merged into embeddings that go into the file whole; call Unmerge first");
+        }
         bool plain = !keepInit && adapters.Exists(a => a.ChangesBase);
         AdapterConfig config = (plain ? Config.Plain() : Config) with { InferenceMode = true };
         using Scope scope = Model.Device.BeginScope();
         IEnumerable<(string Key, Tensor Value)> tensors = OfAdapters(plain, scope)
             .Concat(swaps.SelectMany(s => KeysOf(s).Select(key => (key, s.Trained))))
-            .Concat(swaps.SelectMany(s => Untrained(s).Select(key => (key, s.Original))));
+            .Concat(swaps.SelectMany(s => Untrained(s).Select(key => (key, s.Original))))
+            .Concat(WholeEmbeddings().Select(e => (e.Key, e.Adapter.Base)));
         PeftFolder.Save(folder, config with { AutoMapping = config.AutoMapping ?? Mapping(config) }, tensors.Select(t => TensorData.Of(t.Key, t.Value)), name);
         BaseFingerprint.Of(Model, Whole).Write(PeftFolder.FolderOf(folder, name));
     }
@@ -56,21 +62,69 @@ public sealed partial class AdaptedModel
         {
             throw Mismatch(file, $"was made for another base model: {Some(wrong)}");
         }
-        HashSet<string> known = [.. wanted.Select(w => w.Key), .. swaps.SelectMany(KeysOf), .. swaps.SelectMany(Untrained)];
-        Warnings = [.. file.Entries.Select(e => e.Name).Where(key => !known.Contains(key))];
         Version++;
         foreach ((string key, Tensor place) in wanted)
         {
             using Scope own = Model.Device.BeginScope();
             place.CopyFrom(file.Load(key, own, place.DType));
         }
+        RequireTied(file);
+        HashSet<string> known = [.. wanted.Select(w => w.Key), .. swaps.SelectMany(KeysOf), .. swaps.SelectMany(Untrained), .. LoadEmbeddings(file)];
+        Warnings = [.. file.Entries.Select(e => e.Name).Where(key => !known.Contains(key))];
         BaseDifferences = BaseFingerprint.Read(folder.Path)?.Differences(Model, folder.Path) ?? [];
     }
 
     /// <summary>What the adapters have in a file. But in the plain form the values are the adapters' own tensors.</summary>
     private IEnumerable<(string Key, Tensor Value)> OfAdapters(bool plain, Scope scope) => adapters
-        .SelectMany(a => a.Saved(plain, scope).Select(s => ($"{Prefix}{a.Site.Path}.{s.Suffix}", s.Value)))
+        .SelectMany(a => a.Saved(plain, scope).Select(s => ($"{Prefix}{a.Path}.{s.Suffix}", s.Value)))
         .Concat(adapters.SelectMany(a => a.Shared).DistinctBy(s => s.Name).Select(s => ($"base_model.{s.Name}", s.Value)));
+
+    /// <summary>Whole embeddings that PEFT writes beside their adapters where a target is called embed_tokens or lm_head: those of the words and of the
+    /// output; but for rows that are trained alone.</summary>
+    private IEnumerable<(string Key, Adapter Adapter)> WholeEmbeddings()
+    {
+        bool named = Config is not TrainableTokensConfig && Config.Targets?.Any(target => EmbeddingNames.Any(name => Config.Targets.IsPattern ? target.Contains(name, StringComparison.Ordinal) : target == name)) == true;
+        Site? words = Model.Sites.FirstOrDefault(s => s.Kind == SiteKind.Embedding);
+        return named ? adapters.Where(a => a.Site == words || a.Site.IsOutput).Select(a => ($"{Prefix}{a.Path}.base_layer.weight", a)) : [];
+    }
+
+    /// <summary>Puts the whole embeddings of a file in place where they are not the model's own. Returns their keys.</summary>
+    private List<string> LoadEmbeddings(SafeTensorsFile file)
+    {
+        List<string> keys = [];
+        foreach ((string key, Adapter adapter) in WholeEmbeddings().Where(e => file.Contains(e.Key)))
+        {
+            if (!file[key].Dimensions.SequenceEqual(adapter.Base.Shape.Select(d => (long)d)))
+            {
+                throw Mismatch(file, $"was made for another base model: {key} is [{string.Join(", ", file[key].Dimensions)}], want {adapter.Base.Shape}");
+            }
+            using Scope scope = Model.Device.BeginScope();
+            Tensor read = file.Load(key, scope, adapter.Base.DType);
+            if (!read.ToBytes().AsSpan().SequenceEqual(adapter.Base.ToBytes()))
+            {
+                adapter.ReplaceBase(read);
+            }
+            keys.Add(key);
+        }
+        return keys;
+    }
+
+    /// <exception cref="ModelFormatException">The file says something else of a tied adapter than of the one that it is tied to.</exception>
+    private void RequireTied(SafeTensorsFile file)
+    {
+        foreach (Adapter adapter in adapters.Where(a => a.TiedTo is not null))
+        {
+            using Scope scope = Model.Device.BeginScope();
+            foreach ((string suffix, Tensor value) in adapter.Saved(plain: false, scope))
+            {
+                string key = $"{Prefix}{adapter.Path}.{suffix}";
+                if (!file.Load(key, scope, value.DType).ToBytes().AsSpan().SequenceEqual(value.ToBytes()))
+                {
+                    throw Mismatch(file, $"has other values at {key} than at {adapter.TiedTo!.Path}, whose weight the layer shares");
+                }
+            }
+        }
+    }
 
     /// <summary>Keys of a trained module or bias, the first one decisive. With bias "all" PEFT writes a whole module's bias under its wrapper's name too.</summary>
     private string[] KeysOf(Swap swap)
@@ -81,7 +135,11 @@ public sealed partial class AdaptedModel
             Site? adapted = adapters.FirstOrDefault(a => a.Site.Bias == swap.Parameter)?.Site;
             return [Prefix + (adapted is null ? path : $"{adapted.Path}.base_layer.bias")];
         }
-        return Wrapped(path) is (var module, var last) ? [Prefix + path, $"{Prefix}{module}.modules_to_save.{last}"] : [Prefix + path];
+        if (Wrapped(path) is (var module, var last))
+        {
+            return [Prefix + path, $"{Prefix}{module}.modules_to_save.{last}"];
+        }
+        return [Prefix + path, .. Model.Sites.Where(s => s.Weight == swap.Parameter && IsAlias(s)).Select(s => $"{Prefix}{s.Path}.weight")];
     }
 
     private string[] Untrained(Swap swap) =>

@@ -6,6 +6,8 @@ public sealed partial class AdaptedModel : IDisposable
 {
     private readonly List<Adapter> adapters = [];
     private readonly List<Swap> swaps = [];      // whole modules, then biases
+    private readonly Stack<Action> untied = [];
+    private readonly Action? restack;            // between the model's own layers and those of layer_replication
     private readonly Scope store;
     private bool disposed;
 
@@ -13,18 +15,39 @@ public sealed partial class AdaptedModel : IDisposable
     /// <param name="config">How.</param>
     /// <param name="seed">Of random starts.</param>
     /// <param name="shares">Other adapters may be on the same layers; somebody sees to it that none is enabled now.</param>
-    internal AdaptedModel(Model model, AdapterConfig config, ulong seed, bool shares = false)
+    /// <param name="data">For methods that start from data; null where a file follows.</param>
+    internal AdaptedModel(Model model, AdapterConfig config, ulong seed, bool shares = false, Calibration? data = null)
     {
         config.Validate();
-        IReadOnlyList<Site> sites = TargetRules.Select(config, model);
-        if (!shares && sites.FirstOrDefault(s => s.Adapter is not null) is { } taken)
-        {
-            throw Taken(taken);
-        }
         (Model, Config) = (model, config);
         store = model.Device.NewStore();
         try
         {
+            if (config.LayerOrder is { } order)
+            {
+                if (shares)
+                {
+                    throw new AdapterConfigException($"{config.GetType().Name}: layer_replication is given, want none beside other adapters: it stacks the model's layers anew");
+                }
+                restack = model.Stack(order);
+            }
+            IReadOnlyList<Site> sites = TargetRules.Select(config, model);
+            if (!shares && sites.FirstOrDefault(s => s.Adapter is not null) is { } taken)
+            {
+                throw Taken(taken);
+            }
+            UntieWholeModules();
+            Dictionary<string, double[]> found = [];
+            if (data is not null && config.NeedsCalibration)
+            {
+                (Config, found) = config.Calibrate(model.Device, sites, data);
+                config = Config;
+                sites = TargetRules.Select(config, model);
+            }
+            for (int i = 0; i < sites.Count; i++)
+            {
+                sites[i].KeyPath = KeyPath(sites[i], sites.Skip(i + 1));
+            }
             foreach (Adapter adapter in config.CreateAll(model, sites, new Rng(seed), store))
             {
                 if (!shares && adapter.Site.Adapter is not null)
@@ -33,6 +56,10 @@ public sealed partial class AdaptedModel : IDisposable
                 }
                 adapters.Add(adapter);
                 adapter.Site.Put(adapter);
+            }
+            foreach (Parameter parameter in adapters.SelectMany(a => a.Parameters).Where(p => found.ContainsKey(p.Name)))
+            {
+                parameter.Value.Set(found[parameter.Name]);
             }
             Train(WholeModules(), SwapKind.Module);
             Train(Biases(), SwapKind.Bias);
@@ -129,6 +156,7 @@ public sealed partial class AdaptedModel : IDisposable
     {
         if (!Enabled)
         {
+            restack?.Invoke();
             adapters.ForEach(a => a.Enabled = true);
             swaps.ForEach(s => s.PutTrained());
             Enabled = true;
@@ -143,6 +171,7 @@ public sealed partial class AdaptedModel : IDisposable
             Unmerge();
             adapters.ForEach(a => a.Enabled = false);
             swaps.ForEach(s => s.PutOriginal(frozen: true));
+            restack?.Invoke();
             Enabled = false;
         }
     }
@@ -192,6 +221,14 @@ public sealed partial class AdaptedModel : IDisposable
         {
             adapters.ForEach(a => a.Detach());
             swaps.ForEach(s => s.PutOriginal(s.WasFrozen));
+            while (untied.TryPop(out Action? tie))
+            {
+                tie();
+            }
+            if (Enabled)
+            {
+                restack?.Invoke();
+            }
             store.Dispose();
         }
     }
@@ -216,12 +253,42 @@ public sealed partial class AdaptedModel : IDisposable
         return (value.IsPacked ? Packing.Unpack(value, scope) : value).ConvertTo(value.DType.ForParameters(), target);
     }
 
+    /// <summary>Of several adapted parameters of a module, PEFT wraps the module once for each, the first one innermost.</summary>
+    private static string KeyPath(Site site, IEnumerable<Site> later)
+    {
+        if (site.Kind != SiteKind.Stack)
+        {
+            return site.Path;
+        }
+        string module = Module(site);
+        return module + string.Concat(later.Where(s => s.Kind == SiteKind.Stack && Module(s) == module).Select(_ => ".base_layer"));
+
+        static string Module(Site site) => site.Path[..Math.Max(0, site.Path.LastIndexOf('.'))];
+    }
+
+    /// <summary>A module that is trained as a whole leaves the layers behind that share its weight, unless the config ties them.</summary>
+    private void UntieWholeModules()
+    {
+        bool IsWhole(Site site) => Config.ModulesToSave?.Any(module => TargetRules.Covers(module, site.Path)) == true;
+        foreach (Site site in Config.TiesWeights ? [] : Model.Sites.Where(IsAlias).ToArray())
+        {
+            if (Model.Sites.Any(s => s.Weight == site.Weight && IsWhole(s)))
+            {
+                untied.Push(Model.Untie(site));
+            }
+        }
+    }
+
+    /// <summary>True for a layer whose weight bears the name of another one.</summary>
+    private bool IsAlias(Site site) => Model.Sites.Any(s => s != site && s.Weight == site.Weight) && Model.ModulePath(site.Weight.Name) != $"{site.Path}.weight";
+
     private List<Parameter> WholeModules()
     {
         List<Parameter> found = [];
         foreach (string module in Config.ModulesToSave ?? [])
         {
-            Parameter[] inside = [.. Model.Parameters.Values.Where(p => TargetRules.Covers(module, Model.ModulePath(p.Name)))];
+            Parameter[] inside = [.. Model.Parameters.Values.Where(p => TargetRules.Covers(module, Model.ModulePath(p.Name)))
+                .Union(Model.Sites.Where(s => TargetRules.Covers(module, s.Path)).Select(s => s.Weight))];
             if (inside.Length == 0 && Config.TaskType is null)     // a task type adds names that the model may lack
             {
                 throw new AdapterConfigException($"{Config.GetType().Name}: modules_to_save {module} names no module; this model has {string.Join(", ", Model.Parameters.Keys.Take(6))} ...");

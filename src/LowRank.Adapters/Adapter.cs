@@ -15,12 +15,15 @@ public abstract class Adapter
     /// <summary>An adapter for a layer; its tensors live in <paramref name="store"/>.</summary>
     protected Adapter(Site site, Scope store)
     {
-        (Site, Store) = (site, store);
+        (Site, Path, Store) = (site, site.KeyPath, store);
         before = site.Weight.Value;
     }
 
     /// <summary>The layer.</summary>
     public Site Site { get; }
+
+    /// <summary>Path of the module under which PEFT's files keep the adapter; the layer's own but for bare parameters.</summary>
+    public string Path { get; }
 
     /// <summary>False: the layer computes as if the adapter were not there.</summary>
     public bool Enabled
@@ -81,6 +84,9 @@ public abstract class Adapter
 
     /// <summary>Frozen tensors that all adapters of the model share and a file holds once, by PEFT's name.</summary>
     internal virtual IEnumerable<(string Name, Tensor Value)> Shared => [];
+
+    /// <summary>The frozen weight that the adapter goes with.</summary>
+    internal Tensor Base => residual ?? before;
 
     /// <summary>Memory of the adapter's tensors.</summary>
     protected Scope Store { get; }
@@ -154,6 +160,10 @@ public abstract class Adapter
     /// <summary>What goes to disk: suffix and value. With <paramref name="plain"/> in a form that goes with the weight as it was before the method changed it.</summary>
     internal virtual IEnumerable<(string Suffix, Tensor Value)> Saved(bool plain, Scope scope) => parameters.Select(p => (Suffix(p), p.Value));
 
+    /// <summary>The adapter of another layer that has this one's weight, by the same tensors.</summary>
+    /// <exception cref="AdapterConfigException">The method has none.</exception>
+    internal virtual Adapter Tie(Site site) => throw new AdapterConfigException($"{GetType().Name}: {site.Path} shares the weight of {Site.Path}, want ensure_weight_tying false for this method");
+
     /// <summary>Takes the adapter off its layer: the weight is what it was, bit for bit.</summary>
     internal void Detach()
     {
@@ -165,18 +175,18 @@ public abstract class Adapter
     }
 
     /// <summary>Name of a parameter after the layer's path.</summary>
-    internal string Suffix(Parameter parameter) => parameter.Name[(Site.Path.Length + 1)..];
+    internal string Suffix(Parameter parameter) => parameter.Name[(Path.Length + 1)..];
 
     /// <summary>Declares a trainable.</summary>
     protected Parameter Declare(string suffix, Tensor value)
     {
-        var parameter = new Parameter($"{Site.Path}.{suffix}", value);
+        var parameter = new Parameter($"{Path}.{suffix}", value);
         parameters.Add(parameter);
         return parameter;
     }
 
     /// <summary>Puts another weight [rows, columns as stored] in the layer's place; the one that was there comes back when the adapter goes.</summary>
-    protected void ReplaceBase(Tensor weight)
+    protected internal void ReplaceBase(Tensor weight)
     {
         using Scope scope = Site.Weight.Value.Device.BeginScope();
         Tensor rows = weight.ConvertTo(before.DType, scope).Reshape(before.Shape);

@@ -34,13 +34,15 @@ public static class AdapterCatalog
     /// <summary>Every method that is built.</summary>
     public static IReadOnlyList<AdapterMethod> Methods { get; } =
     [
-        new("LORA", "W + s·B·A; with rsLoRA, DoRA, PiSSA and OLoRA by switch", new LoraConfig(), AdapterJson.Default.LoraConfig,
+        new("LORA", "W + s·B·A; with rsLoRA, DoRA, PiSSA, OLoRA, LoftQ and EVA by switch", new LoraConfig(), AdapterJson.Default.LoraConfig,
         [
             new("LoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
             new("rsLoRA", MethodKind.Adapter, "lora-core", ["peft"], "differences, golden") { Merge = true, Peft = "read, write" },
             new("DoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
             new("PiSSA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "differences, golden") { Merge = true, Peft = "read, write" },
             new("OLoRA", MethodKind.Adapter, "lora-core", ["lora-core", "peft"], "differences, golden") { Merge = true, Peft = "read, write" },
+            new("LoftQ", MethodKind.Adapter, "lora-core", ["lora-core"], "differences") { Merge = true, Peft = "read, write" },
+            new("EVA", MethodKind.Adapter, "lora-core", ["lora-core", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
         ]),
         New("LOHA", "LoHa", "W + s·(w1a·w1b) ⊙ (w2a·w2b)", new LohaConfig(), AdapterJson.Default.LohaConfig),
         New("LOKR", "LoKr", "W + s·kron(w1, w2)", new LokrConfig(), AdapterJson.Default.LokrConfig),

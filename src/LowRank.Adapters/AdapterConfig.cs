@@ -77,7 +77,16 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
     }
 
     /// <summary>The adapters of a model's layers, each made when it is asked for. Override where they share something, or where a layer brings others along.</summary>
-    internal virtual IEnumerable<Adapter> CreateAll(Model model, IReadOnlyList<Site> sites, Rng rng, Scope store) => sites.Select(site => Create(site, rng.Fork(site.Path), store));
+    internal virtual IEnumerable<Adapter> CreateAll(Model model, IReadOnlyList<Site> sites, Rng rng, Scope store)
+    {
+        List<Adapter> made = [];
+        foreach (Site site in sites)
+        {
+            Adapter? tied = TiesWeights ? made.Find(a => a.Site.Weight == site.Weight) : null;
+            made.Add(tied?.Tie(site) ?? Create(site, rng.Fork(site.Path), store));
+            yield return made[^1];
+        }
+    }
 
     /// <summary>True for the kinds of layers that the method is made for. A norm is passed over by every other method; any other layer is refused.</summary>
     internal virtual bool Adapts(SiteKind kind) => kind != SiteKind.Norm;
@@ -90,6 +99,21 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
 
     /// <summary>Which biases of the model are trained: none, all or lora_only.</summary>
     internal virtual string BiasRule => "none";
+
+    /// <summary>True where layers that share one weight are adapted or trained as one.</summary>
+    internal virtual bool TiesWeights => false;
+
+    /// <summary>Bare parameters to adapt, by the rules of names in <see cref="Targets"/>.</summary>
+    internal virtual IReadOnlyList<string> ParameterTargets => [];
+
+    /// <summary>Numbers of the layers in the order in which the model runs them; null: as they are.</summary>
+    internal virtual IReadOnlyList<int>? LayerOrder => null;
+
+    /// <summary>True where the start reads what reaches the layers; then <see cref="Model.Attach(AdapterConfig, Calibration, ulong)"/> wants data.</summary>
+    internal virtual bool NeedsCalibration => false;
+
+    /// <summary>The start that the data leads to, for a config that needs it.</summary>
+    internal virtual CalibratedStart Calibrate(Device device, IReadOnlyList<Site> sites, Calibration data) => new(this, []);
 
     /// <summary>The settings that go with what <see cref="Adapter.Saved"/> writes when it is asked for the plain form.</summary>
     /// <exception cref="AdapterConfigException">There is no such form.</exception>

@@ -53,9 +53,14 @@ public abstract class Model : IDisposable
     /// <summary>Puts adapters on the layers that <paramref name="config"/> names. Random starts depend on <paramref name="seed"/> and the layer's path only.</summary>
     /// <exception cref="AdapterConfigException">The settings contradict each other, ask for what is not built, or name no layer.</exception>
     /// <exception cref="ShapeException">The rank is too large for a layer where the method needs it.</exception>
-    public AdaptedModel Attach(AdapterConfig config, ulong seed = 0) => config is LoraConfig { Init: var init } && init == LoraInit.Eva
-        ? throw new AdapterConfigException($"LoraConfig: init_lora_weights is {init}, which needs a pass over the data and can only be loaded, want another start")
+    public AdaptedModel Attach(AdapterConfig config, ulong seed = 0) => config.NeedsCalibration
+        ? throw new AdapterConfigException($"{config.GetType().Name}: these settings start from data, want a {nameof(Calibration)} beside them, or a saved adapter")
         : new(this, config, seed);
+
+    /// <summary>As <see cref="Attach(AdapterConfig, ulong)"/> for methods that start from data (EVA); others pass over it. The settings may come out
+    /// changed, ranks for example: see <see cref="AdaptedModel.Config"/>.</summary>
+    /// <exception cref="AdapterConfigException">As there; or the data does not reach a layer, or does not settle the start.</exception>
+    public AdaptedModel Attach(AdapterConfig config, Calibration data, ulong seed = 0) => new(this, config, seed, data: data);
 
     /// <summary>Puts a saved adapter on the layers that its settings name.</summary>
     /// <param name="folder">A folder as PEFT writes it.</param>
@@ -118,6 +123,58 @@ public abstract class Model : IDisposable
     {
         sites.Add(site);
         return site;
+    }
+
+    /// <summary>Gives a layer that shares its weight a parameter of its own over the same tensor, frozen. Returns what takes it away again.</summary>
+    internal Action Untie(Site site)
+    {
+        Parameter shared = site.Weight;
+        site.Weight = Add($"{site.Path}.weight", shared.Value);
+        return () =>
+        {
+            parameters.Remove(site.Weight.Name);
+            site.Weight = shared;
+        };
+    }
+
+    /// <summary>Stacks the layers of these numbers in place of those there are. Returns what exchanges the two, there and back.</summary>
+    /// <exception cref="AdapterConfigException">The model's layers are not of a kind that can be stacked anew, or a number is none of theirs.</exception>
+    internal Action Stack(IReadOnlyList<int> order)
+    {
+        if (sites.FirstOrDefault(s => s.Adapter is not null) is { } taken)
+        {
+            throw new InvalidOperationException($"Attach: layer_replication is given and {taken.Path} has an adapter already; dispose the other AdaptedModel first");
+        }
+        KeyValuePair<string, Parameter>[] before = [.. parameters];
+        Site[] layers = [.. sites];
+        Action exchange = Restack(order);
+        return () =>
+        {
+            exchange();
+            (KeyValuePair<string, Parameter>[] put, before) = (before, [.. parameters]);
+            parameters.Clear();
+            foreach ((string name, Parameter parameter) in put)
+            {
+                parameters.Add(name, parameter);
+            }
+            (Site[] putSites, layers) = (layers, [.. sites]);
+            sites.Clear();
+            sites.AddRange(putSites);
+        };
+    }
+
+    /// <summary>As <see cref="Stack"/>: drops parameters and layers with <see cref="Drop"/> and adds those that take their place. Returns what exchanges the rest.</summary>
+    protected virtual Action Restack(IReadOnlyList<int> order) =>
+        throw new AdapterConfigException($"{GetType().Name}: layer_replication is given, want none: the layers of this model cannot be stacked anew");
+
+    /// <summary>Takes parameters and layers off the lists whose names begin so.</summary>
+    protected void Drop(string fileName, string path)
+    {
+        foreach (string name in parameters.Keys.Where(n => n.StartsWith(fileName, StringComparison.Ordinal)).ToArray())
+        {
+            parameters.Remove(name);
+        }
+        sites.RemoveAll(s => s.Path.StartsWith(path, StringComparison.Ordinal));
     }
 
     private bool StartsWith(Parameter parameter, string prefix) =>

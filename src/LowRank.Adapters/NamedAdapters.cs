@@ -45,7 +45,7 @@ public sealed class NamedAdapters : IDisposable
     public bool Contains(string name) => sets.ContainsKey(name);
 
     /// <summary>A new adapter, to be trained.</summary>
-    /// <exception cref="AdapterConfigException">The name is taken, or as for <see cref="Model.Attach"/>.</exception>
+    /// <exception cref="AdapterConfigException">The name is taken, or as for <see cref="Model.Attach(AdapterConfig, ulong)"/>.</exception>
     public AdaptedModel Add(string name, AdapterConfig config, ulong seed = 0)
     {
         RequireFree(name);

@@ -5,16 +5,19 @@ public enum SiteKind
 {
     /// <summary>y = x·Wᵀ + b, W [out,in].</summary>
     Linear,
+    /// <summary>Convolution along one axis, W [out, in, kernel width].</summary>
+    Conv1d,
     /// <summary>2-D convolution, W [out, in, kernel height, kernel width].</summary>
     Conv2d,
+    /// <summary>3-D convolution, W [out, in, kernel depth, kernel height, kernel width].</summary>
+    Conv3d,
     /// <summary>Row lookup, W [vocabulary, width].</summary>
     Embedding,
     /// <summary>Norm over the last dimension, weight [d] and perhaps a bias [d].</summary>
     Norm,
+    /// <summary>A bare parameter: matrices W [count, rows, cols] that the model multiplies itself, such as the experts of a mixture.</summary>
+    Stack,
 }
-
-/// <summary>Geometry of a convolution.</summary>
-public sealed record Convolution(int Stride = 1, int Padding = 0, int Dilation = 1);
 
 /// <summary>A layer that can be adapted: its path, frozen weight and bias, and the adapters in place, if any. Models are built of these.</summary>
 public sealed class Site
@@ -22,31 +25,37 @@ public sealed class Site
     private readonly List<Adapter> adapters = [];
 
     /// <summary>Describes a layer.</summary>
-    /// <param name="path">Module path as PEFT names it, for example <c>vit.layers.0.attention.q_proj</c>.</param>
+    /// <param name="path">Module path as PEFT names it, for example <c>vit.layers.0.attention.q_proj</c>; of a stack, the parameter's own.</param>
     /// <param name="kind">What it computes.</param>
     /// <param name="weight">Weight; for a linear layer [out,in].</param>
     /// <param name="bias">Bias [out], or null.</param>
     public Site(string path, SiteKind kind, Parameter weight, Parameter? bias)
     {
-        (Path, Kind, Weight, Bias) = (path, kind, weight, bias);
+        (Path, KeyPath, Kind, Weight, Bias) = (path, path, kind, weight, bias);
     }
 
     /// <summary>Module path as PEFT names it.</summary>
     public string Path { get; }
 
-    /// <summary>Other module paths that name this layer, such as the one in the weight file.</summary>
+    /// <summary>Where files of adapters keep what is trained for this layer: its path, but that of the module for a stack.</summary>
+    internal string KeyPath { get; set; }
+
+    /// <summary>Other module paths that name this layer, such as the one in the weight file, or that of a module which is adapted as a whole.</summary>
     public IReadOnlyList<string> Aliases { get; init; } = [];
 
     /// <summary>What the layer computes.</summary>
     public SiteKind Kind { get; }
 
-    /// <summary>Frozen weight, or trained in full fine-tuning; its value may be packed.</summary>
-    public Parameter Weight { get; }
+    /// <summary>Frozen weight, or trained in full fine-tuning; its value may be packed. Tied layers share it.</summary>
+    public Parameter Weight { get; internal set; }
 
     /// <summary>Bias, or null.</summary>
     public Parameter? Bias { get; }
 
-    /// <summary>Geometry where <see cref="Kind"/> is Conv2d.</summary>
+    /// <summary>True for convolutions along any number of axes.</summary>
+    public bool IsConvolution => Kind is SiteKind.Conv1d or SiteKind.Conv2d or SiteKind.Conv3d;
+
+    /// <summary>Geometry of a convolution.</summary>
     public Convolution Convolution { get; init; } = new();
 
     /// <summary>The op where <see cref="Kind"/> is Norm.</summary>
@@ -82,6 +91,7 @@ public sealed class Site
     /// <summary>The layer's output: what the active adapters add is summed.</summary>
     public Tensor Forward(Tensor x)
     {
+        Observer?.Invoke(x);
         if (Rows is { } rows)
         {
             return rows(this, x);
@@ -101,6 +111,12 @@ public sealed class Site
 
     internal void Take(Adapter adapter) => adapters.Remove(adapter);
 
+    /// <summary>The weight as the layer uses it now, with what active adapters add: for models that multiply it themselves.</summary>
+    public Tensor CurrentWeight()
+    {
+        Adapter[] active = [.. Active];
+        return active.Length == 0 ? Weight.Value : Adapter.Sum(active).Weight;
+    }
 
     /// <summary>The weight as a row-major matrix [out, in·kh·kw] in parameter precision, in the current scope where it has to be unpacked or widened.</summary>
     public Tensor WeightMatrix()
@@ -127,19 +143,24 @@ public sealed class Site
         {
             return new Linear().Apply(x, Weight, Bias?.Value);
         }
+        if (Kind == SiteKind.Stack)
+        {
+            throw new InvalidOperationException($"Site {Path}: a stack of matrices computes nothing by itself; multiply by CurrentWeight");
+        }
         return FromPatches(new Linear().Apply(Patches(x), Weight.Value.Reshape([Outputs, Inputs]), Bias?.Value), x);
     }
 
-    /// <summary>The rows a convolution multiplies by its weight matrix: x [batch, c, h, w] → [batch·oh·ow, c·kh·kw].</summary>
-    public Tensor Patches(Tensor x) => Geometry().Apply(x);
+    /// <summary>The rows a convolution multiplies by its weight matrix, one a patch: x [batch, c, h, w] → [batch·oh·ow, c·kh·kw], and so along one axis or three.</summary>
+    public Tensor Patches(Tensor x) => Convolution.Patches(x, Weight.Value.Shape);
 
     /// <summary>A convolution's rows back as an image: [batch·oh·ow, out] → [batch, out, oh, ow], x being the layer's input.</summary>
     public Tensor FromPatches(Tensor rows, Tensor x)
     {
-        (int height, int width) = Geometry().OutputSize(x.Shape[2], x.Shape[3]);
-        int outputs = rows.Shape.Cols;
-        return new Transpose().Apply(rows.Reshape([x.Shape[0], height * width, outputs])).Reshape([x.Shape[0], outputs, height, width]);
+        int batch = x.Shape[0], outputs = rows.Shape.Cols;
+        Tensor y = new Transpose().Apply(rows.Reshape([batch, rows.Shape[0] / batch, outputs]));
+        return y.Reshape(Shape.Of([batch, outputs, .. Convolution.OutputSize(x.Shape, Weight.Value.Shape)]));
     }
 
-    private Unfold Geometry() => new(Weight.Value.Shape[2], Weight.Value.Shape[3], Convolution.Stride, Convolution.Padding, Convolution.Dilation);
+    /// <summary>Sees every input while a calibration runs.</summary>
+    internal Action<Tensor>? Observer { get; set; }
 }

@@ -54,10 +54,15 @@ public static class TargetRules
         bool allLinear = config.Targets is { IsPattern: true } targets && targets.Expression == Names.AllLinear.Expression;
         AdapterConfig rules = allLinear ? config with { Targets = ".*" } : config;
         Site[] all = [.. model.Sites.Where(site => site.Kind != SiteKind.Norm || config.Adapts(SiteKind.Norm))];
-        Site[] chosen = [.. all.Where(site => (!allLinear || (site.Kind == SiteKind.Linear && !site.IsOutput)) && Fits(rules, site))];
+        Site[] named = [.. all.Where(site => ByParameter(config, site) || (site.Kind != SiteKind.Stack && (!allLinear || (site.Kind == SiteKind.Linear && !site.IsOutput)) && Fits(rules, site)))];
+        Site[] chosen = [.. all.Where(site => named.Contains(site) || (config.TiesWeights && named.Any(other => other.Weight == site.Weight)))];
         if (chosen.Length == 0)
         {
             string some = string.Join(", ", all.Where(s => config.Adapts(s.Kind)).Take(6).Select(s => s.Path));
+            if (config.ParameterTargets.Count > 0)
+            {
+                throw new AdapterConfigException($"{config.GetType().Name}: target_parameters [{string.Join(", ", config.ParameterTargets)}] match no parameter; this model has {some} ...");
+            }
             throw new AdapterConfigException(config.Targets is null
                 ? $"{config.GetType().Name}: target_modules is null, want names of layers; this model has {some} ..."
                 : $"{config.GetType().Name}: target_modules {config.Targets}{(config.Exclude is null ? "" : $" without {config.Exclude}")} matches no layer{(config.Targets.IsPattern ? "" : $", nearest are {string.Join(", ", Nearest(config.Targets, all))}")}; this model has {some} ...");
@@ -112,6 +117,9 @@ public static class TargetRules
         Match[] matches = [.. Paths(site).Select(path => Check(rules, path))];
         return matches.Contains(Match.Adapt) && !matches.Contains(Match.Excluded);
     }
+
+    private static bool ByParameter(AdapterConfig config, Site site) => config.ParameterTargets.Count > 0
+        && site.Kind is SiteKind.Stack or SiteKind.Linear && Paths(site).Any(path => Named(config.ParameterTargets, site.Kind == SiteKind.Stack ? path : path + ".weight"));
 
     /// <summary>True if a path is one of the names, or ends with one after a dot.</summary>
     internal static bool Named(IEnumerable<string> names, string path) => names.Any(name => path == name || path.EndsWith("." + name, StringComparison.Ordinal));

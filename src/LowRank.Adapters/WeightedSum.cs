@@ -22,6 +22,10 @@ internal sealed class WeightedSum
         {
             throw Bad("a part", "more than A and B: whole modules, biases, or a start that changed the base weights", "what a weighted sum is defined for");
         }
+        if (parts.Any(p => p.Set.Adapters.Any(a => a.Site.Kind == SiteKind.Stack || a.TiedTo is not null)))
+        {
+            throw Bad("a part", "on bare parameters or tied words", "layers with a matrix and a product of their own");
+        }
         if (options.Rank < 1 || !(options.Density > 0 && options.Density <= 1))
         {
             throw Bad("Rank and Density", $"{options.Rank} and {options.Density}", "at least 1, and above 0 to 1");

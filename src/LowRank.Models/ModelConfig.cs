@@ -46,10 +46,14 @@ public sealed class ModelConfig
         return new(File, copy);
     }
 
-    /// <summary>The text of the file for a model of the given class and type on disk.</summary>
-    internal string Write(string architecture, DType type)
+    /// <summary>The text of the file for a model of the given class and type on disk, with other values for some keys.</summary>
+    internal string Write(string architecture, DType type, IReadOnlyDictionary<string, JsonNode?> changed)
     {
         JsonObject copy = json.DeepClone().AsObject();
+        foreach ((string key, JsonNode? value) in changed)
+        {
+            copy[key] = value;
+        }
         copy["architectures"] = new JsonArray(architecture);
         copy.Remove("torch_dtype");     // the older name of dtype
         copy["dtype"] = type switch { DType.BF16 => "bfloat16", DType.F16 => "float16", DType.F64 => "float64", _ => "float32" };

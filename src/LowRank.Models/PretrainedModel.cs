@@ -33,6 +33,7 @@ public abstract class PretrainedModel : Model
     private readonly double initializerRange;
     private WeightSource? source;
     private Scope? staging;
+    private Repetition? repetition;      // while layers are stacked anew
 
     /// <summary>An empty network whose blocks take their weights from <paramref name="source"/> until <see cref="Built"/> is called.</summary>
     private protected PretrainedModel(Device device, DType type, WeightSource source, bool pack, double initializerRange)
@@ -112,6 +113,16 @@ public abstract class PretrainedModel : Model
     /// <summary>Declares a weight.</summary>
     internal Parameter Weight(Place place, Shape shape, Init? init = null, bool matrix = false, bool transposed = false)
     {
+        if (repetition is not null)
+        {
+            Place own = repetition.Of(place);
+            paths[own.File] = own.Path;
+            if (transposed)
+            {
+                transposedInFile.Add(own.File);
+            }
+            return Add(own.File, repetition.Before[place.File].Value);
+        }
         Tensor value = source!.Take(place.File, transposed ? [shape[1], shape[0]] : shape, matrix ? DType : DType.ForParameters(), init ?? Init.Normal(initializerRange), staging!);
         if (transposed)
         {
@@ -133,12 +144,12 @@ public abstract class PretrainedModel : Model
     /// <param name="transposed">The file holds the weight as [inputs, outputs].</param>
     /// <param name="tied">The weight is that of an embedding.</param>
     internal Site Linear(Place place, int outputs, int inputs, bool bias, bool isOutput = false, bool transposed = false, Parameter? tied = null) => Add(new Site(
-        place.Path,
+        Here(place).Path,
         SiteKind.Linear,
         tied ?? Weight(place.At("weight"), [outputs, inputs], matrix: true, transposed: transposed),
         bias ? Weight(place.At("bias"), [outputs], Init.Zeros) : null)
     {
-        Aliases = place.File == place.Path ? [] : [place.File],
+        Aliases = place.File == place.Path ? [] : [Here(place).File],
         IsOutput = isOutput,
         IsTransposed = transposed,
     });
@@ -168,8 +179,36 @@ public abstract class PretrainedModel : Model
         Weight(place.At("bias"), [outputs], Init.Zeros))
     {
         Aliases = place.File == place.Path ? [] : [place.File],
-        Convolution = new Convolution(Stride: size),
+        Convolution = new Convolution { Stride = size },
     });
+
+    /// <summary>Drops the layers under <paramref name="layers"/> and has layer order[i] declared again as number i, for each i: with parameters and sites of
+    /// its own over the tensors that are there. Returns what exchanges names; parameters and sites are the caller's.</summary>
+    internal Action Repeat(Place layers, IReadOnlyList<int> order, Action<int> declare)
+    {
+        Dictionary<string, Parameter> before = Parameters.ToDictionary(StringComparer.Ordinal);
+        KeyValuePair<string, string>[] pathsBefore = [.. paths];
+        string[] transposedBefore = [.. transposedInFile];
+        Drop(layers.File + ".", layers.Path + ".");
+        for (int i = 0; i < order.Count; i++)
+        {
+            repetition = new Repetition(before, layers.At($"{order[i]}"), layers.At($"{i}"));
+            declare(order[i]);
+        }
+        repetition = null;
+        return () =>
+        {
+            (KeyValuePair<string, string>[] put, pathsBefore) = (pathsBefore, [.. paths]);
+            paths.Clear();
+            foreach ((string file, string path) in put)
+            {
+                paths.Add(file, path);
+            }
+            (string[] turned, transposedBefore) = (transposedBefore, [.. transposedInFile]);
+            transposedInFile.Clear();
+            transposedInFile.UnionWith(turned);
+        };
+    }
 
     /// <summary>Ends the declarations: every tensor of the file must have found its place.</summary>
     private protected void Built()
@@ -182,6 +221,8 @@ public abstract class PretrainedModel : Model
     private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Text(
         string type, string[] held, string[] others, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> create) =>
         (new ArchitectureFacts(type, held, others, Generates: held.Contains(Next)), (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => create(config, device, o, source)));
+
+    private Place Here(Place place) => repetition?.Of(place) ?? place;
 
     private Tensor AsInFile(Parameter parameter, DType type, Scope scope)
     {
@@ -199,6 +240,12 @@ public abstract class PretrainedModel : Model
         using Scope own = value.Device.BeginScope();
         return new Transpose().Apply(value).CopyTo(scope);
     }
+}
+
+/// <summary>Declarations under <paramref name="From"/> that stand for the same under <paramref name="To"/>.</summary>
+internal sealed record Repetition(IReadOnlyDictionary<string, Parameter> Before, Place From, Place To)
+{
+    public Place Of(Place place) => new(To.Path + place.Path[From.Path.Length..], To.File + place.File[From.File.Length..]);
 }
 
 /// <summary>What is built of an architecture.</summary>

@@ -158,7 +158,10 @@ public sealed class AdapterInputTests : IDisposable
     [InlineData("{\"peft_type\":\"LORA\",\"lora_alpha\":null}", "want a finite number")]
     [InlineData("{\"peft_type\":\"LORA\",\"r\":\"x\"}", "'r' is")]
     [InlineData("{\"peft_type\":\"LORA\",\"use_qalora\":true}", "use_qalora is true, which asks for QA-LoRA; that is not built here")]
-    [InlineData("{\"peft_type\":\"LORA\",\"init_lora_weights\":\"loftq\"}", "loftq needs a quantised base")]
+    [InlineData("{\"peft_type\":\"LORA\",\"init_lora_weights\":\"loftq\"}", "loftq_config is null, want loftq_bits 4 or 8")]
+    [InlineData("{\"peft_type\":\"LORA\",\"init_lora_weights\":\"eva\",\"eva_config\":{\"rho\":0.5}}", "want rho from 1 to")]
+    [InlineData("{\"peft_type\":\"LORA\",\"layer_replication\":[[0,2],[3,1]]}", "layer_replication is [3, 1]")]
+    [InlineData("{\"peft_type\":\"LORA\",\"loftq_config\":{\"bits\":4}}", "want loftq_bits and loftq_iter")]
     [InlineData("{\"peft_type\":\"LORA\"", "adapter_config.json")]
     public void A_config_of_an_unknown_type_is_refused(string json, string message)
     {

@@ -42,7 +42,7 @@ public class AdapterStateTests
         using var folder = new TemporaryFolder();
         saved.SavePeft(folder.Path);
         using AdaptedModel read = second.AttachPeft(folder.Path);
-        Assert.False(read.Adapters[0].ChangesBase);
+        Assert.Equal(row.Config is LoraConfig { Init: var init } && init == LoraInit.Loftq, read.Adapters[0].ChangesBase);     // LoftQ has no plain form: its start is made again
         Close.Check(Output(row, second, DType.F32), Output(row, first, DType.F32), Close.Layer, name);
     }
 

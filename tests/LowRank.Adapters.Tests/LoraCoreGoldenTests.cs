@@ -14,7 +14,7 @@ public class LoraCoreGoldenTests
 
     private static string? Missing(string name) => name.Split('_')[0] switch
     {
-        "lora" or "rslora" or "dora" or "loraplus" or "pissa" or "olora" => null,
+        "lora" or "rslora" or "dora" or "loraplus" or "pissa" or "olora" or "loftq" or "eva" => null,
         var method => $"method {method} is not built yet",
     };
 
@@ -27,13 +27,20 @@ public class LoraCoreGoldenTests
     private static void Run(GoldenCase golden, DType type)
     {
         using Device device = Devices.Open("cpu");
-        if (golden.Name.StartsWith("loraplus", StringComparison.Ordinal))
+        Action<GoldenCase, Device, DType> test = golden.Name.Split('_')[0] switch
         {
-            Groups(golden, device, type);
-            return;
-        }
+            "loraplus" => Groups,
+            "loftq" => StartGolden.Loftq,
+            "eva" => golden.Has("in.x1") && golden.Has("in.a1.weight") ? StartGolden.Eva : StartGolden.Components,
+            _ => Layer,
+        };
+        test(golden, device, type);
+    }
+
+    private static void Layer(GoldenCase golden, Device device, DType type)
+    {
         JsonElement config = golden.Config;
-        using OneLayer model = Layer(golden, device, type);
+        using OneLayer model = Open(golden, device, type);
         using AdaptedModel adapted = model.Attach(Config(config));
         Adapter adapter = adapted.Adapters[0];
         if (golden.Has("out.BA"))
@@ -161,7 +168,7 @@ public class LoraCoreGoldenTests
         }
     }
 
-    private static OneLayer Layer(GoldenCase golden, Device device, DType type)
+    private static OneLayer Open(GoldenCase golden, Device device, DType type)
     {
         JsonElement config = golden.Config;
         double[] w = golden.Doubles("in.W");
@@ -172,7 +179,7 @@ public class LoraCoreGoldenTests
             case "embedding":
                 return new OneLayer(device, type, SiteKind.Embedding, shape, w, bias);
             case "conv2d":
-                return new OneLayer(device, type, SiteKind.Conv2d, shape, w, bias, new Convolution(config.GetProperty("stride").GetInt32(), config.GetProperty("padding").GetInt32()));
+                return new OneLayer(device, type, SiteKind.Conv2d, shape, w, bias, new Convolution { Stride = config.GetProperty("stride").GetInt32(), Padding = config.GetProperty("padding").GetInt32() });
             case "conv1d_gpt2":
                 return new OneLayer(device, type, SiteKind.Linear, [shape[1], shape[0]], Turn(w, shape[0], shape[1]), bias);
             default:
@@ -200,7 +207,7 @@ public class LoraCoreGoldenTests
 
     private static double[] Turn(double[] values, int rows, int cols) => [.. Enumerable.Range(0, rows * cols).Select(i => values[(i % rows * cols) + (i / rows)])];
 
-    private static void Check(GoldenCase golden, DType type, string name, double[] got, bool trajectory = false, bool skip = false)
+    internal static void Check(GoldenCase golden, DType type, string name, double[] got, bool trajectory = false, bool skip = false)
     {
         if (skip)
         {

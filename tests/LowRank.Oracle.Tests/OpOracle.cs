@@ -18,7 +18,7 @@ internal static class OpOracle
         [typeof(Linear)] = (_, t) => F.linear(t[0]!, t[1]!, t.ElementAtOrDefault(2)),
         [typeof(LoraLinear)] = (op, t) => Lora(((LoraLinear)op).Scale, t),
         [typeof(MultiLoraLinear)] = (op, t) => MultiLora((MultiLoraLinear)op, t),
-        [typeof(AddMatMul)] = (op, t) => ((AddMatMul)op) is var o && o.Transpose ? t[0]! + (t[1]!.mm(t[2]!).t() * o.Scale) : t[0]! + (t[1]!.mm(t[2]!) * o.Scale),
+        [typeof(AddMatMul)] = (op, t) => ((AddMatMul)op) is var o && o.Transpose ? t[0]! + (t[1]!.mm(t[2]!).t() * o.Scale) : t[0]! + (t[1]!.matmul(t[2]!) * o.Scale),
         [typeof(MatMul)] = (op, t) => ((MatMul)op) is var o ? Turn(t[0]!, o.TransposeA).mm(Turn(t[1]!, o.TransposeB)) * o.Scale : t[0]!,
         [typeof(DoraScale)] = (op, t) => t[0]! / Torch.linalg.norm(t[1]! + (t[3]!.mm(t[2]!) * ((DoraScale)op).Scale), dims: [1]),
         [typeof(LayerNorm)] = (op, t) => F.layer_norm(t[0]!, [t[0]!.shape[^1]], t.ElementAtOrDefault(1), t.ElementAtOrDefault(2), ((LayerNorm)op).Epsilon),

@@ -13,7 +13,7 @@ public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weigh
     public bool Bias { get; init; } = true;
 
     /// <summary>Geometry of a convolution.</summary>
-    public Convolution Convolution { get; init; } = new(Padding: 1);
+    public Convolution Convolution { get; init; } = new() { Padding = 1 };
 
     /// <summary>False where the start is meant to differ from W.</summary>
     public bool StartsAtBase { get; init; } = true;
@@ -31,7 +31,9 @@ public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weigh
     public Shape Input => Kind switch
     {
         SiteKind.Linear => [2, 3, Weight[1]],
+        SiteKind.Conv1d => [2, Weight[1], 9],
         SiteKind.Conv2d => [2, Weight[1], 7, 6],
+        SiteKind.Conv3d => [2, Weight[1], 3, 5, 4],
         SiteKind.Norm => [2, 3, Weight[0]],
         _ => [2, 5],
     };
@@ -99,14 +101,21 @@ public static class AdapterRows
         new(Lora with { Init = LoraInit.Pissa }, SiteKind.Linear, [9, 14], 3 * (9 + 14)) { StartIsDrawn = false },
         new(Lora with { Init = LoraInit.Pissa, RankStabilized = true, Rank = 7 }, SiteKind.Linear, [40, 7], 7 * (40 + 7)) { StartIsDrawn = false, Bias = false },
         new(Lora with { Init = LoraInit.Olora }, SiteKind.Linear, [14, 9], 3 * (14 + 9)) { StartIsDrawn = false },
+        new(Lora with { Init = LoraInit.Loftq, Loftq = new(4) }, SiteKind.Linear, [14, 20], 3 * (14 + 20)) { StartIsDrawn = false, StartsAtBase = false },
+        new(Lora with { Init = LoraInit.Loftq, Loftq = new(8, 2), Rank = 2 }, SiteKind.Linear, [9, 14], 2 * (9 + 14)) { StartIsDrawn = false, StartsAtBase = false, Bias = false },
         new(Patterned, SiteKind.Linear, [10, 16], 5 * (10 + 16)),
         new(Patterned with { RankStabilized = true }, SiteKind.Linear, [10, 16], 5 * (10 + 16)),
         new(Lora with { Dora = true }, SiteKind.Linear, [9, 14], (3 * (9 + 14)) + 9) { Unscaled = Lora },
         new(Lora with { Dora = true, RankStabilized = true }, SiteKind.Linear, [70, 33], (3 * (70 + 33)) + 70) { Bias = false, Unscaled = Lora with { RankStabilized = true } },
         new(Lora, SiteKind.Conv2d, [6, 4, 3, 3], 3 * (6 + (4 * 9))),
-        new(Lora with { RankStabilized = true }, SiteKind.Conv2d, [5, 2, 3, 2], 3 * (5 + (2 * 6))) { Convolution = new(Stride: 2) },
+        new(Lora with { RankStabilized = true }, SiteKind.Conv2d, [5, 2, 3, 2], 3 * (5 + (2 * 6))) { Convolution = new() { Stride = 2 } },
         new(Lora with { Dora = true }, SiteKind.Conv2d, [6, 4, 3, 3], (3 * (6 + (4 * 9))) + 6) { Unscaled = Lora },
-        new(Patterned, SiteKind.Conv2d, [6, 1, 2, 2], 5 * (6 + 4)) { Convolution = new(Stride: 2), Bias = false },
+        new(Patterned, SiteKind.Conv2d, [6, 1, 2, 2], 5 * (6 + 4)) { Convolution = new() { Stride = 2 }, Bias = false },
+        new(Lora, SiteKind.Conv2d, [3, 2, 2, 3], 3 * (3 + (2 * 6))) { Convolution = new() { Stride = new(1, 2, 1), Padding = new(0, 0, 2) } },
+        new(Lora, SiteKind.Conv1d, [6, 4, 3], 3 * (6 + (4 * 3))),
+        new(Lora with { Dora = true }, SiteKind.Conv1d, [5, 2, 4], (3 * (5 + (2 * 4))) + 5) { Convolution = new() { Stride = 2 }, Unscaled = Lora },
+        new(Lora, SiteKind.Conv3d, [3, 2, 1, 2, 3], 3 * (3 + (2 * 6))) { Convolution = new() { Padding = new(0, 1, 1) } },
+        new(Lora with { Dora = true, RankStabilized = true }, SiteKind.Conv3d, [4, 2, 2, 3, 2], (3 * (4 + (2 * 12))) + 4) { Unscaled = Lora with { RankStabilized = true } },
         new(Lora, SiteKind.Embedding, [30, 12], 3 * (30 + 12)),
         new(Lora with { RankStabilized = true }, SiteKind.Embedding, [11, 8], 3 * (11 + 8)),
         new(Lora with { Dora = true }, SiteKind.Embedding, [30, 12], (3 * (30 + 12)) + 12) { Unscaled = Lora },

@@ -90,10 +90,13 @@ public sealed class GoldenCase : IDisposable
     public Tensor Load(string name, Scope scope, DType type) => Tensors.Load(name, scope, type);
 
     /// <summary>Fails unless the values lie within the case's rtol and atol.</summary>
-    public void Check(string name, ReadOnlySpan<double> got)
+    public void Check(string name, ReadOnlySpan<double> got) => Check(name, got, Doubles(name));
+
+    /// <summary>The same for values derived from those stored under the name.</summary>
+    public void Check(string name, ReadOnlySpan<double> got, ReadOnlySpan<double> want)
     {
         GoldenTolerance tolerance = Tolerance;
-        Close.CheckMax(got, Doubles(name), tolerance.Rtol, tolerance.Atol, $"{Folder}/{Name}: {name}");
+        Close.CheckMax(got, want, tolerance.Rtol, tolerance.Atol, $"{Folder}/{Name}: {name}");
     }
 
     /// <inheritdoc/>

@@ -112,6 +112,7 @@ public static class OpRows
         new(new LoraLinear(0.5), X(130, 72), W(120, 72), P(72, 72), P(120, 72)) { Types = [DType.BF16] },
         new(new AddMatMul(0.25), W(9, 14), P(9, 3), P(3, 14)) { Types = [DType.F32] },
         new(new AddMatMul(2, Transpose: true), W(30, 12), P(12, 4), P(4, 30)) { Types = [DType.F32] },
+        new(new AddMatMul(0.5), P(3, 9, 14), P(3, 9, 2), P(3, 2, 14)) { Types = [DType.F32] },
         new(new MatMul(), X(5, 9), X(9, 4)),
         new(new MatMul(TransposeA: true, Scale: 3), X(9, 5), X(9, 4)),
         new(new MatMul(TransposeB: true), X(33, 17), X(40, 17)),

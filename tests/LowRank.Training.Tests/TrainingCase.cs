@@ -23,6 +23,7 @@ internal sealed class TrainingCase : IDisposable
         (this.golden, this.type, wide) = (golden, type, type == DType.F64);
         setup = new TrainingSetup(golden);
         Model = setup.Load(device, type);
+        setup.CheckStart(Model);
         adapted = setup.HasAdapter ? Model.AttachPeft(golden.PathOf("adapter_init")) : null;
         setup.PutBase(Model);
         IReadOnlyList<Parameter> parameters = adapted?.Parameters ?? setup.Train(Model);

@@ -34,6 +34,7 @@ public class TrainingGoldenTests
         string folder = Directory.CreateTempSubdirectory("lowrank-").FullName;
         try
         {
+            Converted(golden, folder);
             if (run.Adapted is not null)
             {
                 run.Adapted.SavePeft(folder, keepInit: true);
@@ -50,6 +51,23 @@ public class TrainingGoldenTests
         finally
         {
             Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    /// <summary>A start that took a part of the base: PEFT's own conversion to plain LoRA, byte for byte, and back.</summary>
+    private static void Converted(GoldenCase golden, string folder)
+    {
+        if (!Directory.Exists(golden.PathOf("adapter_final_as_lora")))
+        {
+            return;
+        }
+        string plain = Path.Combine(folder, "plain"), back = Path.Combine(folder, "back");
+        LoraConversion.ToPlain(golden.PathOf("adapter_final"), golden.PathOf("adapter_init"), plain);
+        LoraConversion.FromPlain(plain, golden.PathOf("adapter_init"), back);
+        foreach ((string want, string got) in (ReadOnlySpan<(string, string)>)[(golden.PathOf("adapter_final_as_lora"), plain), (golden.PathOf("adapter_final"), back)])
+        {
+            Assert.Equal(File.ReadAllBytes(Path.Combine(want, PeftFolder.ModelFile)), File.ReadAllBytes(Path.Combine(got, PeftFolder.ModelFile)));
+            SameSettings(want, got, PeftFolder.ConfigFile);
         }
     }
 

@@ -3,6 +3,7 @@ using LowRank.Adapters;
 using LowRank.Formats;
 using LowRank.Models;
 using LowRank.Testing;
+using Xunit;
 
 namespace LowRank.Training.Tests;
 
@@ -71,6 +72,38 @@ internal sealed class TrainingSetup(GoldenCase golden)
             Parameter weight = model.Parameters.Values.Single(p => model.ModulePath(p.Name) == name[BaseAfterInit.Length..]);
             double[] values = golden.Doubles(name);
             weight.Value.Set(((PretrainedModel)model).IsTransposedInFile(weight) ? Turned(values, weight.Value.Shape[0], weight.Value.Shape[1]) : values);
+        }
+    }
+
+    /// <summary>Where the case holds the batches that EVA started from: it finds the same ranks, scales and components, but for signs.</summary>
+    public void CheckStart(Model model)
+    {
+        int count = Enumerable.Range(0, int.MaxValue).First(i => !golden.Has($"in.eva{i}.input_ids"));
+        if (count == 0)
+        {
+            return;
+        }
+        using PeftFolder saved = PeftFolder.Open(golden.PathOf("adapter_init"));
+        var want = (LoraConfig)saved.Config;
+        LoraConfig before = want with { RankPattern = new Dictionary<string, double>(), AlphaPattern = new Dictionary<string, double>() };
+        MicroBatch Batch(int i) => new(golden, $"in.eva{i}.", model.Device.Current!, model.DType);
+        var data = new Calibration(count, i => Architecture.Logits(model, Batch(i)))
+        {
+            Rows = i => [.. Batch(i).Ints("attention_mask").Zip(Batch(i).Ints("labels")).Index().Where(t => t.Item.First != 0 && t.Item.Second != Losses.Ignored).Select(t => t.Index)],
+        };
+        using AdaptedModel started = model.Attach(before, data);
+        var got = (LoraConfig)started.Config;
+        Assert.Equal(want.Targets!.Order(StringComparer.Ordinal), got.Targets!.Order(StringComparer.Ordinal));
+        Assert.Equal(want.RankPattern.OrderBy(p => p.Key, StringComparer.Ordinal), got.RankPattern.OrderBy(p => p.Key, StringComparer.Ordinal));
+        Assert.Equal(want.AlphaPattern.OrderBy(p => p.Key, StringComparer.Ordinal), got.AlphaPattern.OrderBy(p => p.Key, StringComparer.Ordinal));
+        foreach (Parameter a in started.Parameters.Where(p => p.Name.EndsWith(".lora_A.weight", StringComparison.Ordinal)))
+        {
+            int width = a.Value.Shape[1];
+            foreach ((double[] row, double[] stored) in a.Value.ToDoubles().Chunk(width).Zip(saved.Tensors.ReadDouble("base_model.model." + a.Name).Chunk(width)))
+            {
+                double sign = Math.Sign(row.Zip(stored, (x, y) => x * y).Sum());
+                Close.Check([.. row.Select(v => sign * v)], stored, Close.RandomizedStart, $"{golden}: first {a.Name}");
+            }
         }
     }
 

@@ -68,14 +68,14 @@ internal sealed class Ia3 : Adapter
     }
 
     /// <summary>The factors along the rows that a layer multiplies [in·kh·kw], or along its outputs [out].</summary>
-    private Tensor Factors => channelOf is null ? Flat : new Gather().Apply(l.Value.Reshape([Flat.Shape[0], 1]), channelOf).Reshape([Site.Inputs]);
+    private Tensor Spread => channelOf is null ? Flat : new Gather().Apply(l.Value.Reshape([Flat.Shape[0], 1]), channelOf).Reshape([Site.Inputs]);
 
     private Tensor Flat => l.Value.Reshape([checked((int)l.Value.Shape.Count)]);
 
     public override Tensor EffectiveWeight()
     {
         Tensor w = Site.WeightMatrix();
-        return (inputs ? new Mul().Apply(w, Factors) : new ScaleRows().Apply(w, Factors)).Reshape(Site.Weight.Value.Shape);
+        return (inputs ? new Mul().Apply(w, Spread) : new ScaleRows().Apply(w, Spread)).Reshape(Site.Weight.Value.Shape);
     }
 
     public override Tensor? EffectiveBias() => inputs || Site.Bias is null ? null : new Mul().Apply(Site.Bias, Flat);
@@ -83,9 +83,9 @@ internal sealed class Ia3 : Adapter
     public override Tensor Forward(Tensor x)
     {
         Tensor rows = Site.Kind == SiteKind.Conv2d ? Site.Patches(x) : x, w = Site.Weight.Value;
-        rows = inputs ? new Mul().Apply(rows, Factors) : rows;
+        rows = inputs ? new Mul().Apply(rows, Spread) : rows;
         Tensor y = new Linear().Apply(rows, Site.Kind == SiteKind.Conv2d ? w.Reshape([Site.Outputs, Site.Inputs]) : w, Site.Bias?.Value);
-        y = inputs ? y : new Mul().Apply(y, Factors);
+        y = inputs ? y : new Mul().Apply(y, Spread);
         return Site.Kind == SiteKind.Conv2d ? Site.FromPatches(y, x) : y;
     }
 }

@@ -1,28 +1,33 @@
 namespace LowRank.Adapters;
 
 /// <summary>W_eff = W + s·B·A, and with DoRA diag(c)·(W + s·B·A), c = m/‖row‖ (LoRA arXiv 2106.09685, rsLoRA 2312.03732, DoRA 2402.09353).
-/// Linear: A [r,in], B [out,r]. Convolution: the same on patches, A [r,c,kh,kw], B [out,r,1,1], m [1,out,1,1]. Embedding: A [r,vocabulary],
-/// B [width,r], W_eff = W + s·(B·A)ᵀ, and DoRA's norms run down the vocabulary. With groups or dilation PEFT convolves A another way: not built.</summary>
+/// Linear: A [r,in], B [out,r]. Convolution along one to three axes: the same on patches, A [r,c,kh,kw], B [out,r,1,1], m [1,out,1,1]. Embedding:
+/// A [r,vocabulary], B [width,r], W_eff = W + s·(B·A)ᵀ, and DoRA's norms run down the vocabulary. Stack W [count,rows,cols]: matrix e takes rows
+/// e·r .. of A [count·r,cols] and columns e, e + count .. of B [rows,r·count]. With groups or dilation PEFT convolves A another way: not built.</summary>
 internal sealed class Lora : Adapter
 {
     private readonly double trained;                // s as the settings say
-    private double scale;                           // s as it is applied
     private readonly InputDropout dropout;
     private readonly Parameter a, b;
     private readonly Parameter? m, bias;
     private readonly Tensor? squares;               // ‖W_i‖² [n] for DoRA
     private readonly Tensor? turned;                // Wᵀ [width, vocabulary] for DoRA on an embedding
     private readonly Tensor? noBias;                // zeros [out] where lora_B has a bias and the layer none
-    private readonly (Tensor A, Tensor B)? start;   // what the init took out of W
+    private readonly (Tensor A, Tensor B)? start;   // what the init took out of W; null also where that is of full rank (LoftQ)
 
     public Lora(LoraConfig config, Site site, Rng rng, Scope store)
         : base(site, store)
     {
         int rank = config.RankOf(site);
-        trained = scale = config.ScaleOf(site);
+        bool own = config.Init == LoraInit.Default || config.Init == LoraInit.None || config.Init == LoraInit.Gaussian;
+        if (site.Kind == SiteKind.Stack && (config.Dora || config.LoraBias || config.Dropout > 0 || !own))
+        {
+            throw new AdapterConfigException($"{nameof(LoraConfig)}: {site.Path} is a bare parameter, want it without use_dora, lora_bias, lora_dropout and with init_lora_weights true, false or gaussian");
+        }
+        trained = Scale = config.ScaleOf(site);
         dropout = new InputDropout(config.Dropout, rng);
         using Scope scope = site.Weight.Value.Device.BeginScope();
-        (Tensor firstA, Tensor firstB) = LoraStart.Make(config.Init, site, rank, scale, rng, store, Precision);
+        (Tensor firstA, Tensor firstB, Tensor? replaced) = LoraStart.Make(config, site, rank, Scale, rng, store, Precision);
         bool lookup = site.Kind == SiteKind.Embedding;
         a = Declare(lookup ? "lora_embedding_A" : "lora_A.weight", firstA);
         b = Declare(lookup ? "lora_embedding_B" : "lora_B.weight", firstB);
@@ -31,21 +36,24 @@ internal sealed class Lora : Adapter
             bias = Declare("lora_B.bias", Init.Zeros.Make(store, rng, [site.Outputs], Precision));
             noBias = site.Bias is null ? store.NewZeros([site.Outputs], Precision) : null;
         }
-        if (config.Init.ChangesBase)
+        if (replaced is not null)
         {
-            start = (firstA.CopyTo(store), firstB.CopyTo(store));
-            ReplaceBase(new AddMatMul(-scale).Apply(site.WeightMatrix(), firstB, firstA));
+            start = config.Init == LoraInit.Loftq ? null : (firstA.CopyTo(store), firstB.CopyTo(store));
+            ReplaceBase(replaced);
         }
         if (config.Dora)
         {
             turned = lookup ? new Transpose().Apply(site.WeightMatrix()).CopyTo(store) : null;
             int n = NormedWeight.Shape[0];
             squares = store.New([n], Precision);
-            Tensor norm = store.New(site.Kind == SiteKind.Conv2d ? [1, n, 1, 1] : [n], Precision);
-            DoraScale.Norms(NormedWeight, A, B, scale, squares, norm);
+            Tensor norm = store.New(site.IsConvolution ? LoraStart.Column(site, 1, n) : [n], Precision);
+            DoraScale.Norms(NormedWeight, A, B, Scale, squares, norm);
             m = Declare("lora_magnitude_vector", norm);
         }
     }
+
+    /// <summary>s as it is applied.</summary>
+    internal double Scale { get; private set; }
 
     /// <inheritdoc cref="InputDropout.Mask"/>
     internal Tensor? DropoutMask
@@ -57,57 +65,66 @@ internal sealed class Lora : Adapter
     public override string? WhyNotMergeable => noBias is null ? null : "lora_B has a bias and the layer has none to merge it into";
 
     /// <summary>s·B·A alone, whatever else there is.</summary>
-    internal AdapterFactors Delta => new(A, B, scale);
+    internal AdapterFactors Delta => new(A, B, Scale);
 
-    internal override AdapterFactors? Factors => m is null && bias is null ? Delta : null;
+    internal override AdapterFactors? Factors => m is null && bias is null && Site.Kind != SiteKind.Stack ? Delta : null;
 
-    private Tensor A => Site.Kind == SiteKind.Conv2d ? a.Value.Reshape([a.Value.Shape[0], Site.Inputs]) : a.Value;
+    private Tensor A => Site.IsConvolution ? a.Value.Reshape([a.Value.Shape[0], Site.Inputs]) : a.Value;
 
-    private Tensor B => Site.Kind == SiteKind.Conv2d ? b.Value.Reshape([Site.Outputs, b.Value.Shape[1]]) : b.Value;
+    private Tensor B => Site.IsConvolution ? b.Value.Reshape([Site.Outputs, b.Value.Shape[1]]) : b.Value;
 
-    private Tensor W => Site.Kind == SiteKind.Conv2d ? Site.Weight.Value.Reshape([Site.Outputs, Site.Inputs]) : Site.Weight.Value;
+    private Tensor W => Site.IsConvolution ? Site.Weight.Value.Reshape([Site.Outputs, Site.Inputs]) : Site.Weight.Value;
 
     private Tensor NormedWeight => turned ?? W;
 
-    private Tensor? Bias => bias is null ? Site.Bias?.Value : new Add(scale).Apply(Site.Bias?.Value ?? noBias, bias);
+    private Tensor? Bias => bias is null ? Site.Bias?.Value : new Add(Scale).Apply(Site.Bias?.Value ?? noBias, bias);
 
     public override Tensor EffectiveWeight()
     {
         if (Site.Kind == SiteKind.Embedding)
         {
-            Tensor table = new AddMatMul(scale, Transpose: true).Apply(Site.WeightMatrix(), b, a);
+            Tensor table = new AddMatMul(Scale, Transpose: true).Apply(Site.WeightMatrix(), b, a);
             return m is null ? table : new Mul().Apply(table, ColumnScale());
         }
-        Tensor w = new AddMatMul(scale).Apply(Site.WeightMatrix(), B, A);
+        if (Site.Kind == SiteKind.Stack)
+        {
+            Shape stack = Site.Weight.Value.Shape;
+            int count = stack[0], r = a.Value.Shape[0] / count;
+            Tensor byMatrix = new Transpose().Apply(b.Value.Reshape([stack[1] * r, count])).Reshape([count, stack[1], r]);
+            return new AddMatMul(Scale).Apply(Site.WeightMatrix().Reshape(stack), byMatrix, a.Value.Reshape([count, r, stack[2]]));
+        }
+        Tensor w = new AddMatMul(Scale).Apply(Site.WeightMatrix(), B, A);
         w = m is null ? w : new ScaleRows().Apply(w, ColumnScale());
-        return Site.Kind == SiteKind.Conv2d ? w.Reshape(Site.Weight.Value.Shape) : w;
+        return Site.IsConvolution ? w.Reshape(Site.Weight.Value.Shape) : w;
     }
 
     public override Tensor? EffectiveBias() => bias is null ? null : Bias;
 
     public override Tensor Forward(Tensor x)
     {
-        switch (Site.Kind)
+        Tensor? dropped = Site.Kind is SiteKind.Embedding or SiteKind.Stack ? null : Drop(x);
+        return Site.Kind switch
         {
-            case SiteKind.Embedding:
-                return Lookup(x);
-            case SiteKind.Conv2d:
-                Tensor? dropped = Drop(x);
-                return Site.FromPatches(Product(Site.Patches(x), dropped is null ? null : Site.Patches(dropped)), x);
-            default:
-                return Product(x, Drop(x));
-        }
+            SiteKind.Embedding => Lookup(x),
+            SiteKind.Stack => Site.BaseForward(x),
+            SiteKind.Linear => Product(x, dropped),
+            _ => Site.FromPatches(Product(Site.Patches(x), dropped is null ? null : Site.Patches(dropped)), x),
+        };
     }
 
     protected override bool TakesStrength(double strength)
     {
-        scale = strength * trained;
+        Scale = strength * trained;
         return true;
     }
 
     private protected override Tensor AddTo(Tensor y, Tensor x, double factor) => Site.Kind == SiteKind.Linear && m is null && bias is null
-        ? new Add(factor * scale).Apply(y, new Linear().Apply(new Linear().Apply(Drop(x) ?? x, A), B))
+        ? new Add(factor * Scale).Apply(y, new Linear().Apply(new Linear().Apply(Drop(x) ?? x, A), B))
         : base.AddTo(y, x, factor);
+
+    internal override Adapter Tie(Site site) => m is null && Site.Kind == SiteKind.Embedding && site.Kind == SiteKind.Linear
+        ? new TiedLora(this, site, Store)
+        : throw new AdapterConfigException($"{nameof(LoraConfig)}: {site.Path} shares the weight of {Site.Path}, want an embedding, a linear layer and use_dora false for ensure_weight_tying");
 
     internal override void StartStep(long step)
     {
@@ -131,26 +148,27 @@ internal sealed class Lora : Adapter
     {
         if (m is null)
         {
-            return new LoraLinear(scale).Apply(x, W, A, B, Bias, null, dropped);
+            return new LoraLinear(Scale).Apply(x, W, A, B, Bias, null, dropped);
         }
         Tensor c = ColumnScale();
         if (dropped is null)
         {
-            return new LoraLinear(scale).Apply(x, W, A, B, Bias, c);
+            return new LoraLinear(Scale).Apply(x, W, A, B, Bias, c);
         }
         // y = x·Wᵀ + bias + (c-1) ⊙ x'·Wᵀ + c ⊙ s·x'·Aᵀ·Bᵀ: the frozen part sees x, everything that c scales sees the dropped x'.
         Tensor kept = new Linear().Apply(new Add(-1).Apply(x, dropped), W, Bias);
-        return new Add().Apply(kept, new LoraLinear(scale).Apply(dropped, W, A, B, null, c));
+        return new Add().Apply(kept, new LoraLinear(Scale).Apply(dropped, W, A, B, null, c));
     }
 
     private Tensor Lookup(Tensor ids)
     {
         Tensor low = new Gather().Apply(new Transpose().Apply(a), ids);                          // [..., r]
-        Tensor y = new Add(scale).Apply(new Gather().Apply(Site.Weight, ids), new Linear().Apply(low, b));
+        Tensor y = new Add(Scale).Apply(new Gather().Apply(Site.Weight, ids), new Linear().Apply(low, b));
         return m is null ? y : new Mul().Apply(y, ColumnScale());
     }
 
-    private Tensor ColumnScale() => new DoraScale(scale).Apply(m!.Value.Reshape([squares!.Shape[0]]), NormedWeight, A, B, squares);
+    private Tensor ColumnScale() => new DoraScale(Scale).Apply(m!.Value.Reshape([squares!.Shape[0]]), NormedWeight, A, B, squares);
 
-    private Tensor? Drop(Tensor x) => dropout.Apply(x);
+    /// <summary>The adapter's own input where a part of it is dropped; null: x.</summary>
+    internal Tensor? Drop(Tensor x) => dropout.Apply(x);
 }

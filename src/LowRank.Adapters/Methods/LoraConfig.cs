@@ -29,8 +29,10 @@ public sealed record LoraInit
     /// <summary>The first r columns and rows of W = Q·R are trained, the rest is frozen (arXiv 2406.01775).</summary>
     public static LoraInit Olora { get; } = new("olora");
 
-    /// <summary>A from the activations that reach the layer, B zero (arXiv 2410.07170): adapters that PEFT started so load and train on; to start one
-    /// here is not built.</summary>
+    /// <summary>The base is quantised and A and B make up for what is lost (arXiv 2310.08659).</summary>
+    public static LoraInit Loftq { get; } = new("loftq");
+
+    /// <summary>A from the activations that reach the layer, B zero (arXiv 2410.07170); to start so takes a <see cref="Calibration"/>.</summary>
     public static LoraInit Eva { get; } = new("eva");
 
     /// <summary><c>true</c>, <c>false</c> or PEFT's name.</summary>
@@ -47,7 +49,7 @@ public sealed record LoraInit
 
     internal bool IsPissa => this == Pissa || Iterations is not null;
 
-    internal bool ChangesBase => IsPissa || this == Olora;
+    internal bool ChangesBase => IsPissa || this == Olora || this == Loftq;
 
     internal bool IsBuilt => this == Default || this == None || this == Gaussian || this == Orthogonal || this == Eva || ChangesBase;
 
@@ -59,6 +61,8 @@ public sealed record LoraInit
 /// W_eff = W + s·B·A, s = Alpha/Rank, with <see cref="RankStabilized"/> Alpha/√Rank; DoRA scales the rows of W_eff to length m.</summary>
 public sealed record LoraConfig() : AdapterConfig("LORA")
 {
+    private const int MostLayers = 1 << 16, MostEvaFactor = 1 << 10;
+
     /// <summary>r: rows of A, columns of B.</summary>
     [JsonPropertyName("r")]
     public int Rank { get; init; } = 8;
@@ -107,6 +111,36 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
     [JsonPropertyName("trainable_token_indices")]
     public TokenIndices? TokenIndices { get; init; }
 
+    /// <summary>How <see cref="LoraInit.Eva"/> spends ranks; null: at its defaults.</summary>
+    [JsonPropertyName("eva_config")]
+    public EvaOptions? Eva { get; init; }
+
+    /// <summary>How <see cref="LoraInit.Loftq"/> quantises; wanted for that start.</summary>
+    [JsonPropertyName("loftq_config")]
+    public LoftqOptions? Loftq { get; init; }
+
+    /// <summary>Bare parameters to adapt, by name or by a suffix after a dot: stacks of matrices such as the experts of a mixture, or the weight of a linear layer.</summary>
+    [JsonPropertyName("target_parameters")]
+    public IReadOnlyList<string>? TargetParameters { get; init; }
+
+    /// <summary>The layers of the model stacked anew before anything is adapted: layers a .. b - 1 of every pair [a, b], in order. A layer that comes up
+    /// more than once shares its weights with itself and has an adapter at each place.</summary>
+    [JsonPropertyName("layer_replication")]
+    public IReadOnlyList<IReadOnlyList<int>>? LayerReplication { get; init; }
+
+    /// <summary>Where the output layer shares the words' weight, adapt or train both as one; else the other one keeps the base weight.</summary>
+    [JsonPropertyName("ensure_weight_tying")]
+    public bool EnsureWeightTying { get; init; }
+
+    /// <inheritdoc/>
+    internal override bool TiesWeights => EnsureWeightTying;
+
+    /// <inheritdoc/>
+    internal override IReadOnlyList<string> ParameterTargets => TargetParameters ?? [];
+
+    /// <inheritdoc/>
+    internal override IReadOnlyList<int>? LayerOrder => LayerReplication is null ? null : [.. LayerReplication.SelectMany(pair => Enumerable.Range(pair[0], pair[1] - pair[0]))];
+
     /// <inheritdoc/>
     internal override string BiasRule => Bias;
 
@@ -128,10 +162,24 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
     }
 
     /// <inheritdoc/>
+    internal override bool NeedsCalibration => Init == LoraInit.Eva;
+
+    /// <inheritdoc/>
+    internal override CalibratedStart Calibrate(Device device, IReadOnlyList<Site> sites, Calibration data) => LowRank.Adapters.Eva.Start(this, device, sites, data);
+
+    /// <inheritdoc/>
     public override void Validate()
     {
         base.Validate();
         RequireRank("r", Rank);
+        if (Init == LoraInit.Loftq && Loftq is not { Bits: 4 or 8, Iterations: > 0 })
+        {
+            throw Bad("loftq_config", Loftq, "loftq_bits 4 or 8 and loftq_iter of at least 1 beside init_lora_weights loftq");
+        }
+        if (Eva is not null and not { MostRankFactor: >= 1 and <= MostEvaFactor, Similarity: >= 0 and < 1 })
+        {
+            throw Bad("eva_config", Eva, $"rho from 1 to {MostEvaFactor} and tau from 0 to below 1");
+        }
         foreach ((string pattern, double rank) in RankPattern)
         {
             RequireRank($"rank_pattern {pattern}", rank);
@@ -144,11 +192,15 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
         }
         if (!Init.IsBuilt)
         {
-            throw Bad("init_lora_weights", Init, $"true, false, gaussian, orthogonal, pissa, pissa_niter_[count] or olora; {LoraKeys.WhyNot(Init.Name)}");
+            throw Bad("init_lora_weights", Init, $"true, false, gaussian, orthogonal, pissa, pissa_niter_[count], olora, loftq or eva; {LoraKeys.WhyNot(Init.Name)}");
         }
         if (Init == LoraInit.Orthogonal && RankPattern.Values.Append(Rank).Any(rank => rank % 2 != 0))
         {
             throw Bad("r", Rank, "an even rank for init_lora_weights orthogonal");
+        }
+        if (LayerReplication?.FirstOrDefault(pair => pair.Count != 2 || pair[0] < 0 || pair[1] <= pair[0] || pair[1] > MostLayers) is { } wrong)
+        {
+            throw Bad("layer_replication", $"[{string.Join(", ", wrong)}]", "pairs [first, end] of layers with first below end");
         }
         if (LoraBias && Dora)
         {
@@ -165,7 +217,7 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
     /// <inheritdoc/>
     internal override AdapterConfig Plain()
     {
-        if (!Init.ChangesBase)
+        if (!Init.ChangesBase || Init == LoraInit.Loftq)       // what LoftQ takes from the base is of full rank
         {
             return this;
         }
@@ -191,8 +243,11 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
     public double ScaleOf(Site site)
     {
         int rank = RankOf(site);
-        return TargetRules.FirstMatch(AlphaPattern, site, Alpha) / (RankStabilized ? Math.Sqrt(rank) : rank);
+        return AlphaOf(site) / (RankStabilized ? Math.Sqrt(rank) : rank);
     }
+
+    /// <summary>Alpha of a layer after <see cref="AlphaPattern"/>.</summary>
+    internal double AlphaOf(Site site) => TargetRules.FirstMatch(AlphaPattern, site, Alpha);
 }
 
 internal sealed class LoraInitConverter : JsonConverter<LoraInit>

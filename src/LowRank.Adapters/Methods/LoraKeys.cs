@@ -11,17 +11,12 @@ internal static class LoraKeys
         ("alora_invocation_tokens", "null", "activated LoRA"),
         ("arrow_config", "null", "Arrow routing"),
         ("corda_config", "null", null),                      // read by an init only, which is refused itself
-        ("ensure_weight_tying", "false", "tied adapters"),
-        ("eva_config", "null", null),
         ("kasa_config", "null", "KaSA"),
-        ("layer_replication", "null", "replicated layers"),
-        ("loftq_config", "{}", null),
         ("lora_ga_config", "null", null),
         ("megatron_config", "null", "Megatron layers"),
         ("megatron_core", "\"megatron.core\"", null),        // read beside megatron_config only
         ("monteclora_config", "null", "MonteCLoRA"),
         ("qalora_group_size", "16", null),                   // read beside use_qalora only
-        ("target_parameters", "null", "LoRA on bare parameters"),
         ("use_bdlora", "null", "block-diagonal LoRA"),
         ("use_qalora", "false", "QA-LoRA"),
         ("velora_config", "null", "VeLoRA"),
@@ -44,7 +39,6 @@ internal static class LoraKeys
     /// <summary>Why an init of PEFT's is not offered.</summary>
     public static string WhyNot(string init) => init switch
     {
-        "loftq" => "loftq needs a quantised base",
         "corda" => "corda needs a pass over the data",
         "lora_ga" => "lora_ga needs gradients of the base",
         "mica" => "mica is not built yet",

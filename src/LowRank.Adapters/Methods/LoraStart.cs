@@ -5,32 +5,40 @@ internal static class LoraStart
 {
     private const double OrthogonalScale = 0.1;     // PEFT's
 
-    /// <summary>A and B in <paramref name="store"/>; a scope must be open for what is needed on the way.</summary>
+    /// <summary>A and B in <paramref name="store"/>, and in the current scope the weight that takes the layer's place, if any.</summary>
     /// <exception cref="AdapterConfigException">The init cannot be had on this layer.</exception>
     /// <exception cref="NumericException">It reads the weight, which holds NaN or infinity.</exception>
-    public static (Tensor A, Tensor B) Make(LoraInit init, Site site, int rank, double scale, Rng rng, Scope store, DType type)
+    public static (Tensor A, Tensor B, Tensor? Base) Make(LoraConfig config, Site site, int rank, double scale, Rng rng, Scope store, DType type)
     {
+        LoraInit init = config.Init;
         (Shape shapeA, Shape shapeB) = Shapes(site, rank);
         Rng forA = rng.Fork("lora_A"), forB = rng.Fork("lora_B");
         if (init.ChangesBase)
         {
             Require(init, site, rank, scale);
+            if (init == LoraInit.Loftq)
+            {
+                (Tensor low, Tensor high, Tensor quantized) = Factor(site, w => Loftq.Start(config.Loftq!, w, rank));
+                return (low.CopyTo(store), high.CopyTo(store), quantized);
+            }
             (Tensor a, Tensor b) = init == LoraInit.Olora ? Olora(site, rank, store) : Pissa(init, site, rank, scale, rng, store);
-            return (a.CopyTo(store), b.CopyTo(store));
+            return (a.CopyTo(store), b.CopyTo(store), new AddMatMul(-scale).Apply(site.WeightMatrix(), b, a));
         }
         if (site.Kind == SiteKind.Embedding)
         {
             Init tokens = init == LoraInit.None ? Init.Normal(1) : Init.Zeros;
-            return (tokens.Make(store, forA, shapeA, type), Init.Normal(1).Make(store, forB, shapeB, type));
+            return (tokens.Make(store, forA, shapeA, type), Init.Normal(1).Make(store, forB, shapeB, type), null);
         }
         if (init == LoraInit.Orthogonal)
         {
-            return Orthogonal(site, rank, rng, store, type, shapeA, shapeB);
+            (Tensor a, Tensor b) = Orthogonal(site, rank, rng, store, type, shapeA, shapeB);
+            return (a, b, null);
         }
         Init uniform = Init.KaimingUniform(Math.Sqrt(5));
         return (
             (init == LoraInit.Gaussian ? Init.Normal(1.0 / rank) : uniform).Make(store, forA, shapeA, type),
-            (init == LoraInit.None ? uniform : Init.Zeros).Make(store, forB, shapeB, type));
+            (init == LoraInit.None ? uniform : Init.Zeros).Make(store, forB, shapeB, type),
+            null);
     }
 
     /// <summary>[a; b]: rows of b under those of a.</summary>
@@ -121,8 +129,12 @@ internal static class LoraStart
         return site.Kind switch
         {
             SiteKind.Linear => ([rank, site.Inputs], [site.Outputs, rank]),
-            SiteKind.Conv2d => ([rank, w[1], w[2], w[3]], [site.Outputs, rank, 1, 1]),
-            _ => ([rank, w[0]], [w[1], rank]),
+            SiteKind.Embedding => ([rank, w[0]], [w[1], rank]),
+            SiteKind.Stack => ([w[0] * rank, w[2]], [w[1], rank * w[0]]),
+            _ => (Shape.Of([rank, .. w.Skip(1)]), Column(site, site.Outputs, rank)),
         };
     }
+
+    /// <summary>[rows, cols, 1, ..] with as many dimensions as the weight of a convolution.</summary>
+    public static Shape Column(Site site, int rows, int cols) => Shape.Of([rows, cols, .. Enumerable.Repeat(1, site.Weight.Value.Shape.Rank - 2)]);
 }

@@ -26,16 +26,16 @@ public class Bert : TextModel
         positions = Embedding(embeddings.At("position_embeddings"), config.Count("max_position_embeddings"), d);
         types = Embedding(embeddings.At("token_type_embeddings"), config.Count("type_vocab_size", 2), d);
         norm = new Norm(this, embeddings.At("LayerNorm"), d, epsilon);
-        for (int i = 0; i < config.Count("num_hidden_layers", least: 0); i++)
+        Stack(trunk.At("encoder.layer"), "num_hidden_layers", missing: null, (layer, _) =>
         {
-            Place layer = trunk.At($"encoder.layer.{i}"), self = layer.At("attention.self");
-            Layers.Add(new TransformerLayer(
+            Place self = layer.At("attention.self");
+            return new TransformerLayer(
                 new SelfAttention(this, new AttentionNames(self.At("query"), self.At("key"), self.At("value"), layer.At("attention.output.dense")), new AttentionShape(d, heads, Bias: true)),
                 new Norm(this, layer.At("attention.output.LayerNorm"), d, epsilon),
                 new FeedForward(this, layer.At("intermediate.dense"), layer.At("output.dense"), d, config.Count("intermediate_size"), activation),
                 new Norm(this, layer.At("output.LayerNorm"), d, epsilon),
-                normsAfter: true));
-        }
+                normsAfter: true);
+        });
         if (Head is TextHead.None or TextHead.Classifier && HasPooler && source.Has(trunk.At("pooler.dense.weight").File))
         {
             pooler = Linear(trunk.At("pooler.dense"), d, d, bias: true);

@@ -25,16 +25,16 @@ public sealed class DistilBert : TextModel
         words = Embedding(embeddings.At("word_embeddings"), Vocabulary, d);
         positions = Embedding(embeddings.At("position_embeddings"), config.Count("max_position_embeddings", 512), d);
         norm = new Norm(this, embeddings.At("LayerNorm"), d, epsilon);
-        for (int i = 0; i < config.Count("n_layers", 6, least: 0); i++)
+        Stack(trunk.At("transformer.layer"), "n_layers", missing: 6, (layer, _) =>
         {
-            Place layer = trunk.At($"transformer.layer.{i}"), self = layer.At("attention");
-            Layers.Add(new TransformerLayer(
+            Place self = layer.At("attention");
+            return new TransformerLayer(
                 new SelfAttention(this, new AttentionNames(self.At("q_lin"), self.At("k_lin"), self.At("v_lin"), self.At("out_lin")), new AttentionShape(d, heads, Bias: true)),
                 new Norm(this, layer.At("sa_layer_norm"), d, epsilon),
                 new FeedForward(this, layer.At("ffn.lin1"), layer.At("ffn.lin2"), d, config.Count("hidden_dim", 4 * d), activation),
                 new Norm(this, layer.At("output_layer_norm"), d, epsilon),
-                normsAfter: true));
-        }
+                normsAfter: true);
+        });
         if (Head == TextHead.Classifier)
         {
             dense = HeadLinear("pre_classifier", d, d, bias: true, isOutput: false);

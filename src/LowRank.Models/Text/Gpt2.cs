@@ -23,16 +23,15 @@ public sealed class Gpt2 : TextModel
         Place trunk = Trunk("transformer");
         words = Embedding(trunk.At("wte"), Vocabulary, d);
         positions = Embedding(trunk.At("wpe"), MostTokens, d);
-        for (int i = 0; i < config.Count("n_layer", 12, least: 0); i++)
+        Stack(trunk.At("h"), "n_layer", missing: 12, (layer, i) =>
         {
-            Place layer = trunk.At($"h.{i}");
             double scale = (config.Flag("scale_attn_weights", true) ? 1 / Math.Sqrt(d / heads) : 1) / (config.Flag("scale_attn_by_inverse_layer_idx", false) ? i + 1 : 1);
-            Layers.Add(new TransformerLayer(
+            return new TransformerLayer(
                 new SelfAttention(this, new AttentionNames(default, default, default, layer.At("attn.c_proj")) { Fused = layer.At("attn.c_attn") }, new AttentionShape(d, heads, Bias: true, Causal: true) { Scale = scale }, transposed: true),
                 new Norm(this, layer.At("ln_1"), d, epsilon),
                 new FeedForward(this, layer.At("mlp.c_fc"), layer.At("mlp.c_proj"), d, inner, activation, transposed: true),
-                new Norm(this, layer.At("ln_2"), d, epsilon)));
-        }
+                new Norm(this, layer.At("ln_2"), d, epsilon));
+        });
         FinalNorm = new Norm(this, trunk.At("ln_f"), d, epsilon);
         head = Head switch
         {

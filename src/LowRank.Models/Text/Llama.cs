@@ -32,10 +32,10 @@ public sealed class Llama : TextModel
         angles = new RotaryAngles(config, headDim, device, DType);
         Place trunk = Trunk("model");
         words = Embedding(trunk.At("embed_tokens"), Vocabulary, d);
-        for (int i = 0; i < config.Count("num_hidden_layers", least: 0); i++)
+        Stack(trunk.At("layers"), "num_hidden_layers", missing: null, (layer, i) =>
         {
-            Place layer = trunk.At($"layers.{i}"), self = layer.At("self_attn"), mlp = layer.At("mlp");
-            Layers.Add(new TransformerLayer(
+            Place self = layer.At("self_attn"), mlp = layer.At("mlp");
+            return new TransformerLayer(
                 new SelfAttention(
                     this,
                     new AttentionNames(self.At("q_proj"), self.At("k_proj"), self.At("v_proj"), self.At("o_proj")) { QueryNorm = self.At("q_norm"), KeyNorm = self.At("k_norm") },
@@ -50,8 +50,8 @@ public sealed class Llama : TextModel
                     }),
                 new Norm(this, layer.At("input_layernorm"), d, epsilon),
                 new FeedForward(this, mlp.At("up_proj"), mlp.At("down_proj"), d, config.Count("intermediate_size"), activation, kind == "llama" && config.Flag("mlp_bias", false), gate: mlp.At("gate_proj")),
-                new Norm(this, layer.At("post_attention_layernorm"), d, epsilon)));
-        }
+                new Norm(this, layer.At("post_attention_layernorm"), d, epsilon));
+        });
         FinalNorm = new Norm(this, trunk.At("norm"), d, epsilon);
         head = Head switch
         {

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LowRank.Adapters;
 using LowRank.Formats;
 using LowRank.Models.Blocks;
@@ -20,9 +21,11 @@ public enum TextHead
 /// <summary>A transformer over token ids: embeddings, layers, perhaps a final norm, then a head. Architectures declare their parts here.</summary>
 public abstract class TextModel : PretrainedModel
 {
+    private const string TieKey = "tie_word_embeddings";
     private readonly FileWeights? file;
     private readonly bool renewsClasses;
     private readonly List<string> headModules = [];
+    private (Place Place, string CountKey, Func<Place, int, TransformerLayer> Declare)? layers;
 
     /// <summary>An empty model that takes its weights from <paramref name="source"/>.</summary>
     private protected TextModel(ModelConfig config, Device device, LoadOptions options, WeightSource source)
@@ -187,7 +190,48 @@ public abstract class TextModel : PretrainedModel
     };
 
     /// <inheritdoc/>
-    private protected override string ConfigText(DType type) => Config.Write(TransformersClass, type);
+    private protected override string ConfigText(DType type)
+    {
+        Dictionary<string, JsonNode?> changed = [];
+        if (layers is { } stack && Layers.Count != Config.Count(stack.CountKey, Layers.Count, least: 0))
+        {
+            changed.Add(stack.CountKey, Layers.Count);
+        }
+        if (Parameters.ContainsKey("lm_head.weight") && Config.Has(TieKey))
+        {
+            changed.Add(TieKey, false);
+        }
+        return Config.Write(TransformersClass, type, changed);
+    }
+
+    /// <summary>Declares the layers <c>{place}.0</c>, <c>{place}.1</c> and so on, as many as the config's <paramref name="countKey"/> says.</summary>
+    private protected void Stack(Place place, string countKey, int? missing, Func<Place, int, TransformerLayer> declare)
+    {
+        layers = (place, countKey, declare);
+        for (int i = 0; i < Config.Count(countKey, missing, least: 0); i++)
+        {
+            Layers.Add(declare(place.At($"{i}"), i));
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override Action Restack(IReadOnlyList<int> order)
+    {
+        TransformerLayer[] before = [.. Layers];
+        if (layers is not { } stack || order.Any(i => i >= before.Length))
+        {
+            throw new AdapterConfigException($"{GetType().Name}: layer_replication reaches layer {order.Max()}, want numbers below {before.Length}");
+        }
+        Layers.Clear();
+        Action exchange = Repeat(stack.Place, order, i => Layers.Add(stack.Declare(stack.Place.At($"{i}"), i)));
+        return () =>
+        {
+            exchange();
+            (TransformerLayer[] put, before) = (before, [.. Layers]);
+            Layers.Clear();
+            Layers.AddRange(put);
+        };
+    }
 
     /// <summary>Base model's name in front of its parts; nothing for a bare model.</summary>
     private protected Place Trunk(string prefix) => Head == TextHead.None ? new("", "") : new(prefix, prefix);
