@@ -20,7 +20,7 @@ internal static class CommonOptions
 
     public static Option<string> Data() => new("--data")
     {
-        Description = "Labelled texts, as .csv, .tsv or .jsonl; or labelled images: the word digits, a folder of idx files, a folder with one folder of PNG images a class (or train and test folders of that kind), or a safetensors file with arrays images and labels.",
+        Description = "Texts, as .csv, .tsv or .jsonl, for a language model also .txt; or labelled images: the word digits, a folder of idx files, a folder with one folder of PNG images a class (or train and test folders of that kind), or a safetensors file with arrays images and labels.",
         Required = true,
     };
 

@@ -30,7 +30,7 @@ internal static class EmbedCommand
                 throw new UsageException($"embed: output is {to} and batch-size {size}, want a name that ends with .npy or .jsonl and at least 1");
             }
             string folder = LoadedModel.Locate(parsed.GetValue(model), null).Folder;
-            string[] lines = TextLines.Read(from);
+            string[] lines = TextFile.Lines(from);
             Tokenizer tokenizer = Tokenizer.Load(folder);
             using Device on = DeviceList.Open(parsed.GetValue(device)!);
             using LoadedModel loaded = LoadedModel.Open(folder, parsed.GetValue(adapter), on, CommonOptions.TypeOf(parsed.GetValue(type)!), LoadedModel.ClassesOf(parsed.GetValue(adapter), folder));
@@ -64,22 +64,5 @@ internal static class EmbedCommand
             return;
         }
         AtomicFile.WriteText(to, string.Concat(rows.Select(r => "[" + string.Join(',', r.Select(v => v.ToString("R", CultureInfo.InvariantCulture))) + "]\n")));
-    }
-}
-
-/// <summary>Reads a text a line.</summary>
-internal static class TextLines
-{
-    /// <exception cref="ModelFormatException">There is no line, or bytes are no UTF-8.</exception>
-    /// <exception cref="IOException">The file is missing or unreadable.</exception>
-    public static string[] Read(string file)
-    {
-        if (!File.Exists(file))
-        {
-            throw new FileNotFoundException($"{file}: there is no such file, want one with a text a line", file);
-        }
-        TextTable.RequireUtf8(file);
-        string[] lines = File.ReadAllLines(file);
-        return lines.Length > 0 ? lines : throw new ModelFormatException($"{file}: there is no line, want a text a line") { File = file };
     }
 }

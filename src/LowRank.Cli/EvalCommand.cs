@@ -1,11 +1,12 @@
 using System.CommandLine;
+using System.Globalization;
 using System.Text.Json.Nodes;
 using LowRank.Models;
 using LowRank.Models.Data;
 
 namespace LowRank.Cli;
 
-/// <summary><c>lowrank eval</c>: how a model, with or without an adapter, does on labelled images or texts.</summary>
+/// <summary><c>lowrank eval</c>: how a model, with or without an adapter, does on images or texts.</summary>
 internal static class EvalCommand
 {
     public static Command Create()
@@ -18,7 +19,7 @@ internal static class EvalCommand
         Option<string> type = new("--type") { Description = "Type of the activations: f32 or bf16.", DefaultValueFactory = _ => "f32" };
         Option<string> device = CommonOptions.DeviceName();
         Option<bool> json = CommonOptions.Json();
-        var command = new Command("eval", "Measure accuracy on labelled images or texts, by class.") { model, adapter, data, part, type, device, json };
+        var command = new Command("eval", "Measure a model on images or texts: accuracy by class, squared error and correlations, perplexity, or recall.") { model, adapter, data, part, type, device, json };
         var columns = new TextColumns();
         columns.AddTo(command);
         command.Validators.Add(result =>
@@ -39,11 +40,12 @@ internal static class EvalCommand
             if (TextColumns.IsText(folder))
             {
                 TextPreprocessing? trained = TextPreprocessing.Read(settings);
+                TextChoice choice = columns.Choice(parsed, source, trained: trained);
                 using LoadedModel loaded = LoadedModel.Open(name, adapterFolder, on, computed, trained?.Classes);
-                TextChoice choice = columns.Choice(parsed, source);
-                choice = choice with { MaxTokens = columns.MaxTokens(parsed) ?? trained?.MaxTokens ?? choice.MaxTokens };
-                TextTask texts = TextTask.ForEvaluation(folder, choice, trained?.Classes ?? CommonOptions.AsText(loaded.Model).Config.ClassNames);
-                Print(texts.Evaluate(loaded.Model, cancellation), texts.Classes, loaded.Name, adapterFolder, source, "all", texts.Samples, parsed.GetValue(json));
+                var known = trained ?? new TextPreprocessing { Task = choice.Task, Classes = CommonOptions.AsText(loaded.Model).Config.ClassNames, MaxTokens = choice.MaxTokens };
+                FineTuneTask task = TextTask.Read(folder, choice, known).ToMeasure().For(loaded.Model);
+                Output.Warn(task.Warnings);
+                Print(task.Evaluate(loaded.Model, cancellation), task.Metric, loaded.Name, adapterFolder, source, "all", task.Samples, parsed.GetValue(json));
             }
             else
             {
@@ -52,8 +54,7 @@ internal static class EvalCommand
                 using LoadedModel loaded = LoadedModel.Open(name, adapterFolder, on, computed, adapterFolder is null ? null : preprocessing.Classes);
                 ImageChoice choice = preprocessing.Data?.Source == source ? preprocessing.Data! : new ImageChoice(source, null, 0);
                 (ImageSet images, string measured) = Part(choice, preprocessing, parsed.GetValue(part) == "train");
-                ClassEvaluation result = ImageTask.Evaluate(loaded.Model, preprocessing.Match(images, source), preprocessing, cancellation);
-                Print(result, preprocessing.Classes, loaded.Name, adapterFolder, source, measured, "images", parsed.GetValue(json));
+                Print(ImageTask.Evaluate(loaded.Model, preprocessing.Match(images, source), preprocessing, cancellation), Metric.Accuracy, loaded.Name, adapterFolder, source, measured, "images", parsed.GetValue(json));
             }
             return Task.FromResult(ExitCode.Done);
         });
@@ -72,31 +73,24 @@ internal static class EvalCommand
         return (choice.ReadPart(train, channels), !ImageSource.HasTest(choice.Source) ? "all" : train ? "train" : "test");
     }
 
-    private static void Print(ClassEvaluation result, IReadOnlyList<string> classes, string model, string? adapter, string source, string part, string samples, bool json)
+    private static void Print(TaskEvaluation result, Metric metric, string model, string? adapter, string source, string part, string samples, bool json)
     {
-        JsonObject[] rows = [.. TrainReport.ClassRows(result, classes).Select(row => new JsonObject
+        JsonObject[] rows = [.. result.Rows.Select(row => new JsonObject(result.Columns.Zip(row, (column, cell) => KeyValuePair.Create(column, Output.Value(cell)))))];
+        if (!json)
         {
-            ["class"] = (string)row[0],
-            ["count"] = (int)row[1],
-            ["correct"] = (int)row[2],
-            ["accuracy"] = (int)row[1] == 0 ? null : (double)row[3],
-        })];
-        if (json)
-        {
-            Output.Json(new JsonObject
-            {
-                ["model"] = model,
-                ["adapter"] = adapter,
-                ["data"] = source,
-                ["part"] = part,
-                ["count"] = result.Count.Sum(),
-                ["accuracy"] = result.Accuracy,
-                ["loss"] = result.Loss,
-                ["classes"] = new JsonArray([.. rows]),
-            });
+            Output.Line(string.Create(CultureInfo.InvariantCulture, $"{metric.Name} {metric.Text(result.Value)} of {result.Samples} {samples} ({part})"));
+            Output.Rows(rows, json: false);
             return;
         }
-        Output.Line(string.Create(System.Globalization.CultureInfo.InvariantCulture, $"accuracy {result.Accuracy:P2} of {result.Count.Sum()} {samples} ({part}), loss {result.Loss:F4}"));
-        Output.Rows(rows, json: false);
+        var found = new JsonObject { ["model"] = model, ["adapter"] = adapter, ["data"] = source, ["part"] = part, ["count"] = result.Samples };
+        foreach ((string name, double value) in result.Metrics)
+        {
+            found[name] = Output.Value(value);
+        }
+        if (result is ClassEvaluation)
+        {
+            found["classes"] = new JsonArray([.. rows]);
+        }
+        Output.Json(found);
     }
 }

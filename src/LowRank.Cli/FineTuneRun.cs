@@ -9,7 +9,6 @@ namespace LowRank.Cli;
 /// The commands <c>train</c> and <c>demo</c> are made of it.</summary>
 internal sealed class FineTuneRun : IDisposable
 {
-    private readonly FineTuneTask task;
     private readonly FineTuneOptions options;
     private readonly string modelFolder;
     private readonly Optimizer optimizer;
@@ -28,7 +27,7 @@ internal sealed class FineTuneRun : IDisposable
     public FineTuneRun(string model, FineTuneTask task, FineTuneOptions options, Device device, string? checkpointFolder = null)
     {
         options.Check();
-        (this.task, this.options) = (task, options);
+        this.options = options;
         FineTuneMethod method = FineTuneMethod.Of(options.Method);
         if (options.LoraPlus is not null && method.Config is null)
         {
@@ -36,12 +35,17 @@ internal sealed class FineTuneRun : IDisposable
         }
         string folder = modelFolder = BaseModel.Folder(model);
         ModelConfig config = ModelConfig.Read(folder);
-        bool sameHead = config.Architecture.EndsWith("Classification", StringComparison.Ordinal) && config.ClassNames.SequenceEqual(task.Classes);
+        bool sameHead = task.Classes is null || (config.Architecture.EndsWith("Classification", StringComparison.Ordinal) && config.ClassNames.SequenceEqual(task.Classes));
         Model = PretrainedModel.Load(folder, device, new LoadOptions { Type = options.Type, Classes = sameHead ? null : task.Classes, Seed = options.Seed, Pack = method.Name != "full" });
-        IReadOnlyList<string> heads = Model.HeadModules;
+        Task = task.For(Model, options);
+        IReadOnlyList<string> heads = Task.Classes is null ? [] : Model.HeadModules;
+        if (method.Name == "head" && heads.Count == 0)
+        {
+            throw new UsageException($"FineTuneRun: method is {method.Name}, and {Task.Samples} without classes have no head of their own to train; want an adapter, or full");
+        }
         if (method.Config is not null)
         {
-            Adapted = Model.Attach(method.Config(options) with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = [.. heads], TaskType = task.TaskType, BaseModel = model }, options.Seed);
+            Adapted = Model.Attach(method.Config(options) with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = heads.Count == 0 ? null : [.. heads], TaskType = Task.TaskType, BaseModel = model }, options.Seed);
         }
         Parameters = Adapted?.Parameters ?? (method.Name == "full" ? Model.TrainAll() : Model.TrainHead(heads));
         foreach (Parameter p in Parameters.Where(p => p.Value.Shape.Rank == 1))
@@ -53,8 +57,8 @@ internal sealed class FineTuneRun : IDisposable
             LoraPlus.Apply(Parameters, options.Rate, ratio, weightDecay: options.WeightDecay);
         }
         optimizer = new AdamW(Parameters) { WeightDecay = options.WeightDecay };
-        long steps = (long)options.Epochs * ((task.TrainCount + options.BatchSize - 1) / options.BatchSize);
-        trainer = new Trainer(optimizer, task.TrainCount, Loss, new TrainerOptions
+        long steps = (long)options.Epochs * ((Task.TrainCount + options.BatchSize - 1) / options.BatchSize);
+        trainer = new Trainer(optimizer, Task.TrainCount, Loss, new TrainerOptions
         {
             Epochs = options.Epochs,
             BatchSize = options.BatchSize,
@@ -68,9 +72,12 @@ internal sealed class FineTuneRun : IDisposable
         })
         {
             Adapted = Adapted,
-            Evaluate = () => Evaluate().Accuracy,
+            Evaluate = () => Task.Metric.Score(Evaluate().Value),
         };
     }
+
+    /// <summary>The task, ready for the model.</summary>
+    public FineTuneTask Task { get; }
 
     /// <summary>The model; adapters are in place.</summary>
     public PretrainedModel Model { get; }
@@ -97,7 +104,7 @@ internal sealed class FineTuneRun : IDisposable
     public IReadOnlyList<TrainingProgress> History => history;
 
     /// <summary>The last measurement on the samples kept for that, or null.</summary>
-    public ClassEvaluation? Evaluation { get; private set; }
+    public TaskEvaluation? Evaluation { get; private set; }
 
     /// <summary>Trains to the end, or until cancelled.</summary>
     /// <param name="progress">Told after each step.</param>
@@ -120,7 +127,7 @@ internal sealed class FineTuneRun : IDisposable
     }
 
     /// <summary>Measures the model on the samples kept for that.</summary>
-    public ClassEvaluation Evaluate() => Evaluation = task.Evaluate(Model);
+    public TaskEvaluation Evaluate() => Evaluation = Task.Evaluate(Model);
 
     /// <summary>Writes the adapter as PEFT does, or the whole model where its own weights were trained, and lowrank.json beside it.</summary>
     /// <returns>The file with the trained weights.</returns>
@@ -136,7 +143,7 @@ internal sealed class FineTuneRun : IDisposable
             Model.Save(folder);
             LoadedModel.CopyBeside(folder, modelFolder);
         }
-        task.Write(folder);
+        Task.Write(folder);
         return Path.Combine(folder, Adapted is null ? PretrainedModel.WeightFile : PeftFolder.ModelFile);
     }
 
@@ -145,7 +152,7 @@ internal sealed class FineTuneRun : IDisposable
     {
         long bytes = 0;
         double seconds = 0;
-        int[] batch = [.. Enumerable.Range(0, Math.Min(options.BatchSize, task.TrainCount))];
+        int[] batch = [.. Enumerable.Range(0, Math.Min(options.BatchSize, Task.TrainCount))];
         for (int i = 0; i < 2; i++)      // the first one warms up
         {
             long started = Stopwatch.GetTimestamp();
@@ -169,7 +176,7 @@ internal sealed class FineTuneRun : IDisposable
         Model.Dispose();
     }
 
-    private Tensor Loss(TrainingBatch batch) => task.Loss(Model, batch, options);
+    private Tensor Loss(TrainingBatch batch) => Task.Loss(Model, batch, options);
 
     private sealed class Recorder(List<TrainingProgress> history, IProgress<TrainingProgress>? next) : IProgress<TrainingProgress>
     {

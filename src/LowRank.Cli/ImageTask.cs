@@ -80,14 +80,14 @@ internal sealed record ImageTask(ImageSet Train, ImageSet Test, Preprocessing Pr
 
     /// <summary>Measures a model on images as their source holds them; labels count in the model's classes.</summary>
     public static ClassEvaluation Evaluate(PretrainedModel model, ImageSet images, Preprocessing preprocessing, CancellationToken cancellation = default) =>
-        ClassEvaluation.Of(model, images.Count, EvaluationBatch, images.Classes.Count, chosen =>
+        ClassEvaluation.Of(model, Enumerable.Range(0, images.Count).Chunk(EvaluationBatch), images.Classes, chosen =>
         {
             ImageSet part = preprocessing.Apply(images.Select(chosen));
             return (model.Forward(part.ToTensor(model.Device)), part.Labels);
         }, cancellation);
 
     /// <inheritdoc/>
-    public override ClassEvaluation Evaluate(PretrainedModel model, CancellationToken cancellation = default) => Evaluate(model, Test, Preprocessing, cancellation);
+    public override TaskEvaluation Evaluate(PretrainedModel model, CancellationToken cancellation = default) => Evaluate(model, Test, Preprocessing, cancellation);
 
     /// <inheritdoc/>
     public override void Write(string folder) => Preprocessing.Write(folder);

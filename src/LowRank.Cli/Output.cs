@@ -54,5 +54,23 @@ internal static class Output
     /// <summary>Writes text that ends its lines itself.</summary>
     public static void Text(string text) => Console.Out.Write(text);
 
+    /// <summary>Tells a user what the work met, on standard error.</summary>
+    public static void Warn(IEnumerable<string> warnings)
+    {
+        foreach (string warning in warnings)
+        {
+            Console.Error.WriteLine($"lowrank: {warning}");
+        }
+    }
+
+    /// <summary>A value of a table as JSON; NaN, which it has not, becomes null.</summary>
+    public static JsonNode? Value(object cell) => cell switch
+    {
+        string text => text,
+        int number => number,
+        double number => double.IsFinite(number) ? number : null,
+        _ => throw new ArgumentException($"Output: a cell is {cell.GetType().Name}, want string, int or double", nameof(cell)),
+    };
+
     private static string Cell(JsonNode? value) => value is null ? "-" : value is JsonArray list ? string.Join(",", list) : value.ToString();
 }

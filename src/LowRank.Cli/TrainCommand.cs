@@ -7,7 +7,7 @@ using LowRank.Training;
 
 namespace LowRank.Cli;
 
-/// <summary><c>lowrank train</c>: adapts a model to labelled images or texts.</summary>
+/// <summary><c>lowrank train</c>: adapts a model to images or texts.</summary>
 internal sealed class TrainCommand
 {
     private readonly FineTuneOptions defaults = new();
@@ -53,7 +53,7 @@ internal sealed class TrainCommand
     public static Command Create()
     {
         var t = new TrainCommand();
-        var command = new Command("train", "Adapt a model to labelled images or texts: LoRA and its relatives, the head only, or every weight.")
+        var command = new Command("train", "Adapt a model to labelled images, or to texts (classes, numbers, the next word, sentence vectors): LoRA and its relatives, the head only, or every weight.")
         {
             t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm,
             t.perClass, t.evalData, t.holdOut, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
@@ -70,8 +70,9 @@ internal sealed class TrainCommand
         bool goOn = parsed.GetValue(resume), dry = parsed.GetValue(dryRun);
         RunFolder.Check(folder, settings, goOn);
         using Device on = DeviceList.Open(parsed.GetValue(device)!);
-        FineTuneTask task = settings.Task(BaseModel.Folder(settings.Model));
-        using var run = new FineTuneRun(settings.Model, task, settings.Options, on, dry ? null : RunFolder.Of(folder));
+        using var run = new FineTuneRun(settings.Model, settings.Task(BaseModel.Folder(settings.Model)), settings.Options, on, dry ? null : RunFolder.Of(folder));
+        FineTuneTask task = run.Task;
+        Output.Warn(task.Warnings);
         if (dry)
         {
             Output.Facts(Estimate(settings, task, run.Estimate()), parsed.GetValue(json));
@@ -85,7 +86,7 @@ internal sealed class TrainCommand
         string command = "lowrank " + string.Join(' ', parsed.Tokens.Select(t => t.Value.Contains(' ', StringComparison.Ordinal) ? $"'{t.Value}'" : t.Value));
         TrainingResult result = TrainingDisplay.Show(parsed.GetValue(quiet), display =>
         {
-            using RunFolder files = RunFolder.Open(folder, settings, run.History, display.Add(settings.Options.Method));
+            using RunFolder files = RunFolder.Open(folder, settings, run.History, display.Add(settings.Options.Method, task.Samples, task.Metric));
             try
             {
                 return run.Train(files, cancellation);
@@ -97,7 +98,7 @@ internal sealed class TrainCommand
         });
         double seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
         string weights = run.Save(folder);
-        string report = ReportWriter.Write(Path.Combine(folder, "report"), TrainReport.Make(settings, run, run.Evaluation!, task, DeviceList.Present()[0].Isa, command))[^1];
+        string report = ReportWriter.Write(Path.Combine(folder, "report"), TrainReport.Make(settings, run, run.Evaluation!, DeviceList.Present()[0].Isa, command))[^1];
         Directory.Delete(RunFolder.Of(folder), recursive: true);
         Output.Facts(new JsonObject
         {
@@ -109,8 +110,8 @@ internal sealed class TrainCommand
             ["parameters"] = run.ModelElements,
             ["steps"] = result.Steps,
             ["loss"] = run.History.Count > 0 ? run.History[^1].Loss : null,
-            ["accuracy"] = run.Evaluation!.Accuracy,
-            ["count"] = run.Evaluation.Count.Sum(),
+            [task.Metric.Name] = run.Evaluation!.Value,
+            ["count"] = run.Evaluation.Samples,
             ["seconds"] = Math.Round(seconds, 3),
             ["adapter_bytes"] = new FileInfo(weights).Length,
             ["output"] = folder,

@@ -3,13 +3,14 @@ using LowRank.Training;
 
 namespace LowRank.Cli;
 
-/// <summary>The report of one run: what was asked, accuracy by class, and the curves.</summary>
+/// <summary>The report of one run: what was asked, how it did, and the curves.</summary>
 internal static class TrainReport
 {
     /// <summary>Makes it from a finished run.</summary>
-    public static Report Make(RunSettings settings, FineTuneRun run, ClassEvaluation evaluation, FineTuneTask task, string isa, string commandLine)
+    public static Report Make(RunSettings settings, FineTuneRun run, TaskEvaluation evaluation, string isa, string commandLine)
     {
         FineTuneOptions o = settings.Options;
+        FineTuneTask task = run.Task;
         string Number(double value) => value.ToString("G6", CultureInfo.InvariantCulture);
         List<(string, string)> facts =
         [
@@ -28,26 +29,23 @@ internal static class TrainReport
             ("optimiser", $"AdamW, rate {Number(o.Rate)} {o.Schedule} after {Number(o.Warmup)} of the steps, weight decay {Number(o.WeightDecay)}, gradient norm {Number(o.MaxGradientNorm)}"),
             ("seed", o.Seed.ToString(CultureInfo.InvariantCulture)),
             ("type", $"{o.Type}"),
-            ("accuracy", string.Create(CultureInfo.InvariantCulture, $"{evaluation.Accuracy:P2} of {evaluation.Count.Sum()} {task.Samples}")),
+            (task.Metric.Name, string.Create(CultureInfo.InvariantCulture, $"{task.Metric.Text(evaluation.Value)} of {evaluation.Samples} {task.Samples}")),
             ("instruction set", isa),
             ("command", commandLine),
         ]);
-        return new Report($"{settings.Model} adapted to {settings.Source} by {o.Method}", facts, ["class", task.Samples, "correct", "accuracy"], ClassRows(evaluation, task.Classes), Charts(run.History, o.Method));
+        return new Report($"{settings.Model} adapted to {settings.Source} by {o.Method}", facts, evaluation.Columns, evaluation.Rows, Charts(run.History, o.Method, task));
     }
 
-    /// <summary>class, samples, correct, accuracy.</summary>
-    public static IReadOnlyList<IReadOnlyList<object>> ClassRows(ClassEvaluation evaluation, IReadOnlyList<string> classes) =>
-        [.. classes.Select((name, i) => new object[] { name, evaluation.Count[i], evaluation.Correct[i], evaluation.Count[i] == 0 ? double.NaN : (double)evaluation.Correct[i] / evaluation.Count[i] })];
-
-    /// <summary>Loss and learning rate over steps, accuracy where it was measured.</summary>
-    public static IReadOnlyList<ReportChart> Charts(IReadOnlyList<TrainingProgress> history, string label)
+    /// <summary>Loss and learning rate over steps, the task's metric where it was measured.</summary>
+    public static IReadOnlyList<ReportChart> Charts(IReadOnlyList<TrainingProgress> history, string label, FineTuneTask task)
     {
         double[] steps = [.. history.Select(p => (double)p.Step)];
         TrainingProgress[] measured = [.. history.Where(p => p.Evaluation is not null)];
+        string name = task.Metric.Name;
         return
         [
-            new ReportChart("loss", "Loss of training", "step", "cross-entropy / nats", [new Curve(label, steps, [.. history.Select(p => p.Loss)])]),
-            new ReportChart("accuracy", "Accuracy on what was kept to measure with", "step", "share", [new Curve(label, [.. measured.Select(p => (double)p.Step)], [.. measured.Select(p => p.Evaluation!.Value)])]),
+            new ReportChart("loss", "Loss of training", "step", task.LossName, [new Curve(label, steps, [.. history.Select(p => p.Loss)])]),
+            new ReportChart(name, $"{char.ToUpperInvariant(name[0])}{name[1..]} on what was kept to measure with", "step", task.Metric.Unit, [new Curve(label, [.. measured.Select(p => (double)p.Step)], [.. measured.Select(p => task.Metric.Score(p.Evaluation!.Value))])]),
             new ReportChart("rate", "Learning rate", "step", "rate", [new Curve(label, steps, [.. history.Select(p => p.LearningRate)])]),
         ];
     }

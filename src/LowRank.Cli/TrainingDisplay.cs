@@ -10,18 +10,30 @@ internal abstract class TrainingDisplay
 {
     /// <summary>Runs some work with a display open.</summary>
     /// <param name="quiet">Show nothing.</param>
-    /// <param name="work">Gets the display; a run is one <see cref="Add"/>.</param>
+    /// <param name="work">Gets the display; a run is one <see cref="Add(string, string, Metric?)"/>.</param>
     public static T Show<T>(bool quiet, Func<TrainingDisplay, T> work) =>
         quiet ? work(new Silence()) : Console.IsErrorRedirected ? work(new Lines()) : Bars.Show(work);
 
     /// <summary>A line for one run; tell it each step.</summary>
     /// <param name="title">Method, seed: what tells this run from the others.</param>
-    public abstract IProgress<TrainingProgress> Add(string title);
+    /// <param name="samples">What its samples are called.</param>
+    /// <param name="metric">What is measured; null: accuracy.</param>
+    public IProgress<TrainingProgress> Add(string title, string samples = "images", Metric? metric = null) => Add(new Run(title, samples, metric ?? Metric.Accuracy));
 
-    /// <summary>Figures of a step: loss, learning rate, images/s, remaining time.</summary>
-    internal static string Figures(TrainingProgress step, TimeSpan? remaining) => string.Create(
-        CultureInfo.InvariantCulture,
-        $"loss {step.Loss:F4}  rate {step.LearningRate:0.0E+0}  {step.SamplesPerSecond:F0} images/s{(remaining is { } r ? $"  ETA {Clock(r)}" : "")}");
+    /// <summary>A line for one run.</summary>
+    protected abstract IProgress<TrainingProgress> Add(Run run);
+
+    /// <summary>What is shown of a run.</summary>
+    protected sealed record Run(string Title, string Samples, Metric Metric)
+    {
+        /// <summary>Figures of a step: loss, learning rate, samples/s, remaining time.</summary>
+        public string Figures(TrainingProgress step, TimeSpan? remaining) => string.Create(
+            CultureInfo.InvariantCulture,
+            $"loss {step.Loss:F4}  rate {step.LearningRate:0.0E+0}  {step.SamplesPerSecond:F0} {Samples}/s{(remaining is { } r ? $"  ETA {Clock(r)}" : "")}");
+
+        /// <summary>The value of a measurement, which is compared as a score.</summary>
+        public string Measured(double score, int digits = 2) => Metric.Text(Metric.Score(score), digits);
+    }
 
     private static string Clock(TimeSpan time) => time.TotalHours >= 1 ? time.ToString(@"h\:mm\:ss", CultureInfo.InvariantCulture) : time.ToString(@"m\:ss", CultureInfo.InvariantCulture);
 
@@ -43,7 +55,7 @@ internal abstract class TrainingDisplay
 
     private sealed class Silence : TrainingDisplay, IProgress<TrainingProgress>
     {
-        public override IProgress<TrainingProgress> Add(string title) => this;
+        protected override IProgress<TrainingProgress> Add(Run run) => this;
 
         public void Report(TrainingProgress value)
         {
@@ -54,9 +66,9 @@ internal abstract class TrainingDisplay
     {
         private const int LinesOfRun = 20;
 
-        public override IProgress<TrainingProgress> Add(string title) => new Line(title);
+        protected override IProgress<TrainingProgress> Add(Run run) => new Line(run);
 
-        private sealed class Line(string title) : IProgress<TrainingProgress>
+        private sealed class Line(Run run) : IProgress<TrainingProgress>
         {
             private readonly Pace pace = new();
 
@@ -65,8 +77,8 @@ internal abstract class TrainingDisplay
                 TimeSpan? remaining = pace.Remaining(value);
                 if (value.Step == 1 || value.Step == value.Steps || value.Step * LinesOfRun / value.Steps != (value.Step - 1) * LinesOfRun / value.Steps)
                 {
-                    string accuracy = value.Evaluation is { } e ? string.Create(CultureInfo.InvariantCulture, $"  accuracy {e:P2}") : "";
-                    Console.Error.WriteLine($"{title}: step {value.Step}/{value.Steps}  {Figures(value, remaining)}{accuracy}");
+                    string measured = value.Evaluation is { } e ? $"  {run.Metric.Name} {run.Measured(e)}" : "";
+                    Console.Error.WriteLine($"{run.Title}: step {value.Step}/{value.Steps}  {run.Figures(value, remaining)}{measured}");
                 }
             }
         }
@@ -88,19 +100,19 @@ internal abstract class TrainingDisplay
                 .Start(context => work(new Bars(context)));
         }
 
-        public override IProgress<TrainingProgress> Add(string title) => new Bar(context.AddTask(Markup.Escape(title)), title);
+        protected override IProgress<TrainingProgress> Add(Run run) => new Bar(context.AddTask(Markup.Escape(run.Title)), run);
 
-        private sealed class Bar(ProgressTask task, string title) : IProgress<TrainingProgress>
+        private sealed class Bar(ProgressTask task, Run run) : IProgress<TrainingProgress>
         {
             private readonly Pace pace = new();
-            private string accuracy = "";
+            private string measured = "";
 
             public void Report(TrainingProgress value)
             {
-                accuracy = value.Evaluation is { } e ? string.Create(CultureInfo.InvariantCulture, $"  acc {e:P1}") : accuracy;
+                measured = value.Evaluation is { } e ? $"  {run.Metric.Name} {run.Measured(e, digits: 1)}" : measured;
                 task.MaxValue = value.Steps;
                 task.Value = value.Step;
-                task.Description = Markup.Escape($"{title}  {Figures(value, pace.Remaining(value))}{accuracy}");
+                task.Description = Markup.Escape($"{run.Title}  {run.Figures(value, pace.Remaining(value))}{measured}");
             }
         }
     }

@@ -50,6 +50,21 @@ public static class Losses
         return new SquaredError().Apply(y, Scope(y).Of(y.Shape, target, y.DType));
     }
 
+    /// <summary>Mean over anchors of -log softmax over all candidates of cos(anchor, candidate)/temperature at the anchor's own: candidate i belongs to anchor i, all
+    /// others are its negatives (arXiv 1705.00652); anchors [batch, d], candidates [batch or more, d] → [1].</summary>
+    /// <exception cref="ShapeException">There are fewer candidates than anchors, widths differ, or the temperature is not above 0.</exception>
+    public static Tensor InBatchNegatives(Tensor anchors, Tensor candidates, double temperature)
+    {
+        RequireBatch("InBatchNegatives", anchors.Shape.Rows);
+        if (candidates.Shape.Rows < anchors.Shape.Rows || candidates.Shape.Cols != anchors.Shape.Cols || !(temperature > 0))
+        {
+            throw new ShapeException($"InBatchNegatives: candidates is {candidates.Shape} and temperature {temperature}, want at least [{anchors.Shape.Rows}, {anchors.Shape.Cols}] and above 0");
+        }
+        var unit = new RmsNorm(Smallest);       // x·√d/|x|, so a cosine is the product over d
+        Tensor scores = new MatMul(TransposeB: true, Scale: 1 / (anchors.Shape.Cols * temperature)).Apply(unit.Apply(anchors), unit.Apply(candidates));
+        return CrossEntropy(scores, [.. Enumerable.Range(0, anchors.Shape.Rows)]);
+    }
+
     /// <summary>How many rows of logits [batch, classes] are largest at their label; the first of equals counts.</summary>
     /// <exception cref="ShapeException">Not one label a row.</exception>
     public static int Correct(Tensor logits, ReadOnlySpan<int> labels)
@@ -72,6 +87,8 @@ public static class Losses
         }
         return correct;
     }
+
+    private const double Smallest = 1e-12;
 
     private static Scope Scope(Tensor t) => t.Device.Current ?? throw new InvalidOperationException("Losses: no scope is open; call BeginScope or BeginTape first");
 

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LowRank.Formats;
 using LowRank.Models;
 using Xunit;
 
@@ -59,6 +60,38 @@ internal static class Cli
         Assert.StartsWith("lowrank: ", result.Error, StringComparison.Ordinal);
         Assert.All(parts, part => Assert.Contains(part, result.Error, StringComparison.Ordinal));
         Assert.Empty(result.Output);
+    }
+
+    /// <summary>A tiny BERT that fills masks, with a tokenizer of 900 tokens.</summary>
+    public static string SaveEncoder(string folder) => SaveTextModel(folder, "bert_mlm", "bert_uncased", 900, 30, ["bert.embeddings.word_embeddings.weight"], ["cls.predictions.bias"]);
+
+    /// <summary>A tiny Qwen3 that predicts the next token, with a tokenizer of 911 tokens.</summary>
+    public static string SaveDecoder(string folder) => SaveTextModel(folder, "qwen3", "llama3_bpe", 911, 36, ["model.embed_tokens.weight", "lm_head.weight"], [], ("eos_token_id", 906), ("pad_token_id", 910));
+
+    /// <summary>A golden model with another vocabulary: random tables, zero biases.</summary>
+    private static string SaveTextModel(string folder, string model, string tokenizer, int vocabulary, int width, string[] tables, string[] biases, params (string Key, int Value)[] ids)
+    {
+        string from = Testing.Golden.Find($"models/{model}")!;
+        Directory.CreateDirectory(folder);
+        JsonObject config = JsonNode.Parse(File.ReadAllText(Path.Combine(from, "config.json")))!.AsObject();
+        foreach ((string key, int value) in ids.Append(("vocab_size", vocabulary)))
+        {
+            config[key] = value;
+        }
+        File.WriteAllText(Path.Combine(folder, "config.json"), config.ToJsonString());
+        File.Copy(Path.Combine(Testing.Golden.Find($"tokenizers/{tokenizer}")!, Tokenizer.FileName), Path.Combine(folder, Tokenizer.FileName));
+        using TensorSource source = TensorSource.Open(from);
+        float[] Random(string name)
+        {
+            var table = new float[vocabulary * width];
+            new Rng(1).Fork(name).FillNormal(table, 0, 0.5f);
+            return table;
+        }
+        SafeTensorsFile.Save(
+            Path.Combine(folder, "model.safetensors"),
+            source.Entries.Select(e => tables.Contains(e.Name) ? TensorData.Of(e.Name, [vocabulary, width], Random(e.Name)) : biases.Contains(e.Name) ? TensorData.Of(e.Name, [vocabulary], new float[vocabulary]) : TensorData.Of(source, e.Name)),
+            new Dictionary<string, string> { ["format"] = "pt" });
+        return folder;
     }
 
     /// <summary>Saves a random vision transformer of 8x8 images.</summary>

@@ -73,7 +73,7 @@ public sealed class ProcessTests : IDisposable
         Assert.True(code == 0, error);
         string shown = File.ReadAllText(text);
         Assert.Contains("━", shown, StringComparison.Ordinal);
-        Assert.Matches(@"lora  loss \d\.\d{4}  rate \d\.\dE[+-]\d+  \d+ images/s  ETA 0:00  acc \d+\.\d %", shown);
+        Assert.Matches(@"lora  loss \d\.\d{4}  rate \d\.\dE[+-]\d+  \d+ images/s  ETA 0:00  accuracy \d+\.\d %", shown);
         Assert.Contains("method ", shown, StringComparison.Ordinal);
         Assert.Equal(colours, System.Text.RegularExpressions.Regex.IsMatch(shown, "\u001b\\[[0-9;]*(3|38;5|38;2)[0-9;]*m"));
     }

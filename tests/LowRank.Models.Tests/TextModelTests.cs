@@ -117,6 +117,16 @@ public sealed class TextModelTests : IDisposable
     }
 
     [Fact]
+    public void The_mean_that_is_trained_is_the_embedding_of_its_own_length()
+    {
+        using TextModel model = Load("bert_mlm");
+        TextBatch batch = TextBatch.Pad([[1, 2, 3, 4, 5], [7], [8, 9]], model.PadId);
+        double[] want = [.. SentenceEmbedding.Of(model, batch, normalize: false).SelectMany(r => r).Select(v => (double)v)];
+        using Scope scope = device.BeginScope();
+        Close.Check(SentenceEmbedding.Mean(model, batch).ToDoubles(), want, Close.Bound(DType.F32), "mean");
+    }
+
+    [Fact]
     public void Draws_repeat_with_their_seed_and_narrow_choices_are_greedy()
     {
         using TextModel model = Load("gpt2_lm");

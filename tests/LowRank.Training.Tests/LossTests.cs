@@ -32,6 +32,18 @@ public sealed class LossTests : IDisposable
         Assert.Equal((1 + 4 + 0 + 9) / 4.0, Losses.SquaredError(scope.Of([2, 2], [1.0, 2, 3, 4], DType.F64), [0, 4, 3, 1]).Item(), Close.Bound(DType.F64));
 
     [Fact]
+    public void An_anchor_is_told_from_the_other_rows_and_from_negatives_by_cosine()
+    {
+        Tensor anchors = scope.Of([2, 2], [3.0, 4, 1, 0], DType.F64), candidates = scope.Of([3, 2], [6.0, 8, 0, 2, 5, 0], DType.F64);
+        double[][] cosines = [[1, 0.8, 0.6], [0.6, 0, 1]];
+        const double temperature = 0.5;
+        double want = cosines.Select((row, own) => Math.Log(row.Sum(c => Math.Exp(c / temperature))) - (row[own] / temperature)).Average();
+        Assert.Equal(want, Losses.InBatchNegatives(anchors, candidates, temperature).Item(), Close.Bound(DType.F64));
+        Assert.Contains("candidates is [2, 2] and temperature 1, want at least [3, 2]", Assert.Throws<ShapeException>(() => Losses.InBatchNegatives(candidates, anchors, 1)).Message, StringComparison.Ordinal);
+        Assert.Contains("temperature 0, want", Assert.Throws<ShapeException>(() => Losses.InBatchNegatives(anchors, candidates, 0)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void The_first_of_equal_logits_counts_as_the_answer() =>
         Assert.Equal(2, Losses.Correct(scope.Of([3, 2], [1f, 1, 0, 3, 2, 1]), [0, 1, 1]));
 

@@ -5,7 +5,28 @@ public static class SentenceEmbedding
 {
     private const float Smallest = 1e-12f;
 
-    /// <summary>Embeddings of a batch.</summary>
+    /// <summary>Means of a batch in the open tape, to be trained; their lengths are their own.</summary>
+    /// <param name="model">An encoder, or a decoder without its head.</param>
+    /// <param name="batch">Token ids and mask.</param>
+    /// <returns>[rows, d] in parameter precision: P·h with P [rows, rows·tokens] = 1/count where a row's own text stands, h [rows·tokens, d].</returns>
+    public static Tensor Mean(TextModel model, TextBatch batch)
+    {
+        Tensor last = model.Hidden(batch);
+        DType type = last.DType.ForParameters();
+        var weights = new float[(long)batch.Rows * batch.Ids.Length];
+        for (int row = 0; row < batch.Rows; row++)
+        {
+            int[] text = [.. Enumerable.Range(row * batch.Tokens, batch.Tokens).Where(batch.IsText)];
+            foreach (int at in text)
+            {
+                weights[((long)row * batch.Ids.Length) + at] = 1f / text.Length;
+            }
+        }
+        Tensor flat = last.Reshape([batch.Ids.Length, last.Shape.Cols]);
+        return new MatMul().Apply(model.Device.Current!.Of([batch.Rows, batch.Ids.Length], weights, type), flat.DType == type ? flat : new Cast(type).Apply(flat));
+    }
+
+    /// <summary>Embeddings of a batch, summed on the host in float64: a text's vector does not depend on its neighbours' lengths.</summary>
     /// <param name="model">An encoder, or a decoder without its head.</param>
     /// <param name="batch">Token ids and mask.</param>
     /// <param name="normalize">Scale each to length 1.</param>

@@ -98,11 +98,17 @@ internal abstract class WordModel
 }
 
 /// <summary>WordPiece: the longest token that begins the rest of the word, again and again; a word that cannot be covered becomes one unknown.</summary>
-internal sealed class WordPieceModel(JsonPart part) : WordModel(ReadVocabulary(part.At("vocab")))
+internal sealed class WordPieceModel : WordModel
 {
-    private readonly string prefix = part.Text("continuing_subword_prefix", "##");
-    private readonly int longest = part.Number("max_input_chars_per_word", 100);
-    private readonly int unknown = ReadVocabulary(part.At("vocab")).TryGetValue(part.Text("unk_token", "[UNK]"), out int id) ? id : throw part.At("unk_token").Wrong("a token of the vocabulary");
+    private readonly string prefix;
+    private readonly int longest, unknown;
+
+    public WordPieceModel(JsonPart part) : base(ReadVocabulary(part.At("vocab")))
+    {
+        prefix = part.Text("continuing_subword_prefix", "##");
+        longest = part.Number("max_input_chars_per_word", 100);
+        unknown = Vocabulary.TryGetValue(part.Text("unk_token", "[UNK]"), out int id) ? id : throw part.At("unk_token").Wrong("a token of the vocabulary");
+    }
 
     protected override Piece[] Cut(string word, int letters)
     {
