@@ -5,6 +5,7 @@ namespace LowRank.Adapters;
 
 public sealed partial class AdaptedModel
 {
+    private const double SameMerge = 1e-6;      // relative distance up to which a second merge counts as the first one
     private MergeMemory merges = MergeMemory.None;
 
     /// <summary>True while the layers' own weights hold W_eff.</summary>
@@ -72,6 +73,42 @@ public sealed partial class AdaptedModel
         merges = MergeMemory.None;
         adapters.ForEach(a => a.Merged = false);
     }
+
+    /// <summary>W ← W - (W_eff(W) - W) in every adapted layer of a model whose weights hold this adapter already, as a file that was merged and saved does: its
+    /// base. Only for methods whose delta does not depend on W; that is checked. Exact to the rounding of the merged weights: use an F64 model.</summary>
+    /// <exception cref="InvalidOperationException">The delta depends on W (DoRA, IA3), the method changed W at its start, or biases were trained; the weights are as before.</exception>
+    public void Subtract()
+    {
+        Enable();
+        List<(Tensor Weight, double[] Merged)> before = [];
+        using Scope scope = Model.Device.BeginScope();
+        try
+        {
+            foreach (Adapter adapter in adapters)
+            {
+                if (adapter.ChangesBase || adapter.EffectiveBias() is not null || Config.BiasRule != "none")
+                {
+                    throw NoSum(adapter, adapter.ChangesBase ? "it changes the base weight at its start; convert it to plain LoRA first" : "its biases took the place of the base's");
+                }
+                Tensor w = adapter.Site.Weight.Value;
+                double[] merged = w.ToDoubles(), effective = adapter.EffectiveWeight().ToDoubles();
+                before.Add((w, merged));
+                w.CopyFrom(scope.Of(w.Shape, (double[])[.. merged.Zip(effective, (m, e) => m + m - e)], w.DType));
+                double off = Math.Sqrt(merged.Zip(adapter.EffectiveWeight().ToDoubles(), (m, again) => (m - again) * (m - again)).Sum());
+                if (!(off <= SameMerge * Math.Sqrt(merged.Sum(m => m * m))))
+                {
+                    throw NoSum(adapter, "what it adds depends on the weight that it is added to; want the base model's own folder");
+                }
+            }
+        }
+        catch (InvalidOperationException)
+        {
+            before.ForEach(b => b.Weight.CopyFrom(scope.Of(b.Weight.Shape, b.Merged, b.Weight.DType)));
+            throw;
+        }
+    }
+
+    private InvalidOperationException NoSum(Adapter adapter, string why) => new($"Subtract: {Config.Method} on {adapter.Site.Path} cannot be taken out of a merged weight: {why}");
 
     /// <summary>Bytes of weights that a merge holds to bring them back; 0 where the model reads them again.</summary>
     internal long KeptBytes => merges.Bytes;

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using LowRank.Formats;
 using LowRank.Models;
 
 namespace LowRank.Cli;
@@ -28,11 +29,25 @@ internal static class CommonOptions
 
     public static Option<string?> Adapter() => new("--adapter") { Description = "Folder of an adapter in PEFT's format." };
 
+    public static Option<string?> StoredType(string missing = "f32") => new("--type") { Description = $"Type of the weights on disk: f32, f16 or bf16. Default: {missing}." };
+
+    public static Option<long> ShardBytes() => new("--shard-bytes") { Description = "The most bytes of weights in one file.", DefaultValueFactory = _ => SafeTensorsIndex.DefaultShardBytes };
+
     public static Option<string> TypeName() => new("--type") { Description = "Type of activations and frozen matrices: f32 or bf16.", DefaultValueFactory = _ => "f32" };
 
     /// <summary>The model as one for text.</summary>
     /// <exception cref="UsageException">It is none.</exception>
     public static TextModel AsText(PretrainedModel model) => model as TextModel ?? throw new UsageException($"model: this is a {model.TransformersClass}, want a model for text");
+
+    /// <summary>A type of weights on disk by its name; null stays null.</summary>
+    /// <exception cref="ShapeException">Another word.</exception>
+    public static DType? StoredTypeOf(string? name) => name switch
+    {
+        null => null,
+        "f16" => DType.F16,
+        "f32" or "bf16" => TypeOf(name),
+        _ => throw new ShapeException($"type is {name}, want f32, f16 or bf16"),
+    };
 
     /// <summary>A type of activations by its name.</summary>
     /// <exception cref="ShapeException">Another word.</exception>

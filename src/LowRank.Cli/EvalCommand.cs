@@ -78,8 +78,12 @@ internal static class EvalCommand
         JsonObject[] rows = [.. result.Rows.Select(row => new JsonObject(result.Columns.Zip(row, (column, cell) => KeyValuePair.Create(column, Output.Value(cell)))))];
         if (!json)
         {
-            Output.Line(string.Create(CultureInfo.InvariantCulture, $"{metric.Name} {metric.Text(result.Value)} of {result.Samples} {samples} ({part})"));
-            Output.Rows(rows, json: false);
+            string others = string.Concat(result.Metrics.Skip(1).Select(m => string.Create(CultureInfo.InvariantCulture, $", {m.Name} {m.Value:G5}")));
+            Output.Line(string.Create(CultureInfo.InvariantCulture, $"{metric.Name} {metric.Text(result.Value)} of {result.Samples} {samples} ({part}){others}"));
+            if (result is ClassEvaluation)
+            {
+                Output.Rows(rows, json: false);
+            }
             return;
         }
         var found = new JsonObject { ["model"] = model, ["adapter"] = adapter, ["data"] = source, ["part"] = part, ["count"] = result.Samples };

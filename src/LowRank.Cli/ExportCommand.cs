@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
 using LowRank.Adapters;
-using LowRank.Formats;
 
 namespace LowRank.Cli;
 
@@ -13,22 +12,22 @@ internal static class ExportCommand
         Option<string?> model = new("--model") { Description = "Folder of the model. Default: the one the adapter names." };
         Option<string> adapter = new("--adapter") { Description = "Folder of the adapter, in PEFT's format.", Required = true };
         Option<string> merged = new("--merged") { Description = "Folder for the merged model.", Required = true };
-        Option<string> type = CommonOptions.TypeName(), device = CommonOptions.DeviceName();
-        Option<long> shard = new("--shard-bytes") { Description = "The most bytes of weights in one file.", DefaultValueFactory = _ => SafeTensorsIndex.DefaultShardBytes };
+        Option<string?> type = CommonOptions.StoredType();
+        Option<string> device = CommonOptions.DeviceName();
+        Option<long> shard = CommonOptions.ShardBytes();
         Option<bool> json = CommonOptions.Json();
         var command = new Command("export", "Merge an adapter into its model and write the whole model.") { model, adapter, merged, type, device, shard, json };
+        command.Aliases.Add("merge");
         command.SetAction(parsed =>
         {
             string source = parsed.GetValue(adapter)!, to = parsed.GetValue(merged)!;
             (string name, string folder) = LoadedModel.Locate(parsed.GetValue(model), source);
-            if (Path.GetFullPath(to) == Path.GetFullPath(folder) || Path.GetFullPath(to) == Path.GetFullPath(source))
-            {
-                throw new UsageException($"export: merged is {to}, want another folder than those of the model and the adapter");
-            }
+            LoadedModel.RequireOther("export: merged", to, folder, source);
             using Device on = DeviceList.Open(parsed.GetValue(device)!);
-            DType stored = CommonOptions.TypeOf(parsed.GetValue(type)!);
+            DType stored = CommonOptions.StoredTypeOf(parsed.GetValue(type)) ?? DType.F32;
             using LoadedModel loaded = LoadedModel.Open(name, source, on, DType.F32, LoadedModel.ClassesOf(source, folder));     // merged in float32, rounded once
             MergeReport report = loaded.Adapted!.Merge();
+            using FolderLock own = FolderLock.Take(to);
             loaded.Model.Save(to, stored, parsed.GetValue(shard));
             LoadedModel.CopyBeside(to, source, folder);
             Output.Facts(new JsonObject

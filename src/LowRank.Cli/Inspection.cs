@@ -1,3 +1,5 @@
+using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LowRank.Adapters;
@@ -6,7 +8,7 @@ using LowRank.Models;
 
 namespace LowRank.Cli;
 
-/// <summary>What a path holds, as JSON: path, kind, what kind of adapter or model, parameters, bytes, metadata, resident bytes of models, tensors.</summary>
+/// <summary>What a path holds, as JSON: path, kind, what kind of adapter or model, tokenizer, parameters, bytes, fingerprint, metadata, resident bytes of models, tensors.</summary>
 internal static class Inspection
 {
     private const string ModelConfig = "config.json";
@@ -40,23 +42,33 @@ internal static class Inspection
         return Tensors(found, source);
     }
 
+    /// <summary>An adapter of any type that PEFT writes; of those not built here what the settings say.</summary>
     private static JsonObject OfAdapter(JsonObject found, string path)
     {
-        using PeftFolder folder = PeftFolder.Open(path);
-        AdapterConfig config = folder.Config;
+        string file = Path.Combine(path, PeftFolder.ConfigFile);
+        JsonObject settings = Json(file);
+        string? method = settings["peft_type"]?.ToString();
+        bool built = AdapterCatalog.Methods.Any(m => m.PeftType == method);
         found["kind"] = "adapter";
-        found["method"] = config.Method;
-        if (config is LoraConfig lora)
+        found["method"] = method;
+        found["built"] = built;
+        if (!built && (method is null || !AdapterCatalog.NotBuilt.Contains(method)))
+        {
+            AdapterCatalog.Read(File.ReadAllBytes(file), file);     // says what is wrong
+        }
+        LoraConfig? lora = built ? AdapterCatalog.Read(File.ReadAllBytes(file), file) as LoraConfig : null;
+        if (lora is not null)
         {
             found["variants"] = new JsonArray([.. Variants(lora).Select(name => (JsonNode)name)]);
-            found["rank"] = lora.Rank;
-            found["alpha"] = lora.Alpha;
         }
-        found["targets"] = config.Targets is null ? null : config.Targets.IsPattern ? config.Targets.Expression : new JsonArray([.. config.Targets.Order(StringComparer.Ordinal).Select(name => (JsonNode)name)]);
-        found["modules_to_save"] = config.ModulesToSave is null ? null : new JsonArray([.. config.ModulesToSave.Select(name => (JsonNode)name)]);
-        found["base_model"] = config.BaseModel;
-        found["task_type"] = config.TaskType;
-        return Tensors(found, folder.Tensors);
+        found["rank"] = lora?.Rank ?? settings["r"]?.DeepClone();
+        found["alpha"] = lora?.Alpha ?? (settings["lora_alpha"] ?? settings["alpha"])?.DeepClone();
+        found["targets"] = settings["target_modules"] is JsonArray names ? new JsonArray([.. names.Select(n => n!.ToString()).Order(StringComparer.Ordinal).Select(n => (JsonNode)n)]) : settings["target_modules"]?.DeepClone();
+        found["modules_to_save"] = settings["modules_to_save"]?.DeepClone();
+        found["base_model"] = settings["base_model_name_or_path"]?.DeepClone();
+        found["task_type"] = settings["task_type"]?.DeepClone();
+        using SafeTensorsFile tensors = SafeTensorsFile.Open(Path.Combine(path, PeftFolder.ModelFile));
+        return Tensors(found, tensors);
     }
 
     private static IEnumerable<string> Variants(LoraConfig config)
@@ -77,23 +89,63 @@ internal static class Inspection
 
     private static JsonObject OfModel(JsonObject found, string path)
     {
-        string file = Path.Combine(path, ModelConfig);
-        JsonObject config;
+        JsonObject config = Json(Path.Combine(path, ModelConfig));
+        string? type = config["model_type"]?.ToString();
+        found["kind"] = "model";
+        found["architecture"] = type;
+        found["classes"] = config["id2label"] is JsonObject labels ? labels.Count : null;
+        found["tokenizer"] = OfTokenizer(path);
+        JsonArray? resident = type is not null && PretrainedModel.ModelTypes.Contains(type) ? Resident(path) : null;
+        using TensorSource source = TensorSource.Open(path);
+        return Tensors(found, source, resident);
+    }
+
+    /// <summary>Kind, number of ids, and whether it is read here; null where there is none.</summary>
+    private static JsonObject? OfTokenizer(string path)
+    {
+        string file = Path.Combine(path, Tokenizer.FileName);
+        if (!File.Exists(file))
+        {
+            return null;
+        }
+        var found = new JsonObject { ["kind"] = (Json(file)["model"] as JsonObject)?["type"]?.ToString() };
         try
         {
-            config = JsonNode.Parse(File.ReadAllBytes(file), null, new JsonDocumentOptions { AllowDuplicateProperties = false }) as JsonObject ?? throw new JsonException("the text is no JSON object");
+            found["ids"] = Tokenizer.Load(file).Count;
+        }
+        catch (ModelFormatException error)
+        {
+            found["trouble"] = error.Message;
+        }
+        return found;
+    }
+
+    private static JsonObject Json(string file)
+    {
+        try
+        {
+            return JsonNode.Parse(File.ReadAllBytes(file), null, new JsonDocumentOptions { AllowDuplicateProperties = false }) as JsonObject ?? throw new JsonException("the text is no JSON object");
         }
         catch (JsonException error)
         {
             throw new ModelFormatException($"inspect: {file}: {error.Message}", error) { File = file };
         }
-        string? type = config["model_type"]?.ToString();
-        found["kind"] = "model";
-        found["architecture"] = type;
-        found["classes"] = config["id2label"] is JsonObject labels ? labels.Count : null;
-        JsonArray? resident = type is not null && PretrainedModel.ModelTypes.Contains(type) ? Resident(path) : null;
-        using TensorSource source = TensorSource.Open(path);
-        return Tensors(found, source, resident);
+    }
+
+    /// <summary>SHA-256 over names, types, shapes and bytes in the order of the names: the same for one file and for shards.</summary>
+    private static string Fingerprint(TensorSource source)
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (SafeTensorsEntry entry in source.Entries.OrderBy(e => e.Name, StringComparer.Ordinal))
+        {
+            const int step = 1 << 24;
+            hash.AppendData(Encoding.UTF8.GetBytes($"{entry.Name} {entry.Type.Name()} [{string.Join(", ", entry.Dimensions)}]\n"));
+            for (long done = 0; done < entry.Length; done += step)
+            {
+                hash.AppendData(source.Bytes(entry.Name, done, (int)Math.Min(step, entry.Length - done)));
+            }
+        }
+        return "sha256:" + Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
     /// <summary>Memory of the weights, measured on the loaded model; for training also that of values, gradients and AdamW's two moments.</summary>
@@ -127,6 +179,7 @@ internal static class Inspection
     {
         found["parameters"] = source.Entries.Sum(e => e.Count);
         found["bytes"] = source.Entries.Sum(e => e.Length);
+        found["fingerprint"] = Fingerprint(source);
         JsonObject metadata = [];
         foreach ((string key, string value) in source.Metadata.OrderBy(p => p.Key, StringComparer.Ordinal))
         {

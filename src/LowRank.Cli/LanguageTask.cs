@@ -71,7 +71,7 @@ internal sealed record LanguageTask(Tokenizer Tokenizer, TextChoice Asked) : Tex
     }
 
     /// <summary>Prompt and text, with the token that ends a text behind them where the model has one.</summary>
-    private Sample Whole(TextEncoder encoder, string file, TextRow row)
+    private static Sample Whole(TextEncoder encoder, string file, TextRow row)
     {
         int[] prompt = row.Fields[1] is { Length: > 0 } before ? encoder.Ids(file, row, before, special: true) : [], text = encoder.Ids(file, row, row[0], special: prompt.Length == 0);
         int[] end = encoder.EndIds is [var first, ..] && !encoder.EndIds.Contains(text[^1]) ? [first] : [];

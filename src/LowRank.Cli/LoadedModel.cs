@@ -12,7 +12,7 @@ namespace LowRank.Cli;
 internal sealed record LoadedModel(PretrainedModel Model, AdaptedModel? Adapted, string Name, string Folder) : IDisposable
 {
     /// <summary>Files that a model of text needs beside its weights.</summary>
-    private static readonly string[] Beside = [Tokenizer.FileName, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "generation_config.json", Preprocessing.FileName];
+    private static readonly string[] Beside = [Tokenizer.FileName, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "added_tokens.json", "chat_template.jinja", "generation_config.json", "preprocessor_config.json", Preprocessing.FileName];
 
     /// <summary>Folder of the model that the user names, or else the adapter.</summary>
     /// <exception cref="ModelFormatException">The adapter names none.</exception>
@@ -58,8 +58,18 @@ internal sealed record LoadedModel(PretrainedModel Model, AdaptedModel? Adapted,
             string? from = folders.Select(f => Path.Combine(f, name)).FirstOrDefault(File.Exists);
             if (from is not null)
             {
-                AtomicFile.WriteText(Path.Combine(to, name), File.ReadAllText(from));
+                AtomicFile.WriteBytes(Path.Combine(to, name), File.ReadAllBytes(from));
             }
+        }
+    }
+
+    /// <summary>Refuses an output folder that is one of those read.</summary>
+    /// <exception cref="UsageException">It is.</exception>
+    public static void RequireOther(string option, string to, params IReadOnlyList<string> folders)
+    {
+        if (folders.Any(f => Path.GetFullPath(f) == Path.GetFullPath(to)))
+        {
+            throw new UsageException($"{option} is {to}, want another folder than those that are read");
         }
     }
 

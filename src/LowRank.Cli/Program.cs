@@ -25,7 +25,7 @@ public static class Program
     /// <summary>Every command.</summary>
     internal static RootCommand Root() => new("Low-rank adapters without Python: train, evaluate and inspect.")
     {
-        DemoCommand.Create(), TrainCommand.Create(), EvalCommand.Create(), EmbedCommand.Create(), GenerateCommand.Create(), ExportCommand.Create(), InspectCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), MethodsCommand.Create(), OpsCommand.Create(), KernelsCommand.Create(),
+        DemoCommand.Create(), TrainCommand.Create(), EvalCommand.Create(), EmbedCommand.Create(), GenerateCommand.Create(), ExportCommand.Create(), UnmergeCommand.Create(), ConvertCommand.Create(), InspectCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), MethodsCommand.Create(), OpsCommand.Create(), KernelsCommand.Create(),
     };
 
     /// <summary>As <see cref="Main"/>, stopped by a token.</summary>

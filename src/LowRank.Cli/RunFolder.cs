@@ -22,9 +22,11 @@ internal sealed class RunFolder : IProgress<TrainingProgress>, IDisposable
     /// <param name="output">The output folder.</param>
     /// <param name="settings">What decides the result.</param>
     /// <param name="resume">Go on with the run that is there.</param>
+    /// <exception cref="IOException">Another process writes there.</exception>
     /// <exception cref="UsageException">There is an unfinished run and it is not to be resumed, none to resume, or one with other settings: names them.</exception>
     public static void Check(string output, RunSettings settings, bool resume)
     {
+        FolderLock.Require(output);
         string path = Of(output), file = Path.Combine(path, SettingsFile);
         bool unfinished = File.Exists(Path.Combine(path, Checkpoint));
         if (!resume)
@@ -56,14 +58,7 @@ internal sealed class RunFolder : IProgress<TrainingProgress>, IDisposable
     public static RunFolder Open(string output, RunSettings settings, IEnumerable<TrainingProgress> before, IProgress<TrainingProgress> next)
     {
         string path = Of(output);
-        try
-        {
-            Directory.CreateDirectory(path);
-        }
-        catch (Exception error) when (error is UnauthorizedAccessException or IOException)
-        {
-            throw new IOException($"train: cannot make {path}: {error.Message.TrimEnd('.')}. Choose a writable --output", error);
-        }
+        Directory.CreateDirectory(path);
         AtomicFile.WriteText(Path.Combine(path, SettingsFile), JsonSerializer.Serialize(settings, RunJson.Default.RunSettings));
         string file = Path.Combine(path, LogFile);
         AtomicFile.WriteText(file, string.Concat(before.Select(Line)));

@@ -78,6 +78,7 @@ internal sealed class TrainCommand
             Output.Facts(Estimate(settings, task, run.Estimate()), parsed.GetValue(json));
             return ExitCode.Done;
         }
+        using FolderLock own = FolderLock.Take(folder);
         if (goOn)
         {
             run.Resume(RunFolder.Log(folder));

@@ -87,6 +87,27 @@ public sealed class TensorData
         });
     }
 
+    /// <summary>A tensor of another file in <paramref name="type"/>, rounded to nearest even through float32; one that is no F64, F32, F16 or BF16 stays byte for byte.</summary>
+    public static TensorData Of(TensorSource source, string name, DType type)
+    {
+        SafeTensorsEntry entry = source[name];
+        if (entry.Type is not (SafeTensorsType.F64 or SafeTensorsType.F32 or SafeTensorsType.F16 or SafeTensorsType.BF16) || entry.Type == type.ToSafeTensors())
+        {
+            return Of(source, name);
+        }
+        return new(name, type.ToSafeTensors(), entry.Dimensions, stream =>
+        {
+            const int step = 1 << 22;       // elements
+            int size = entry.Type.Bits() / 8;
+            for (long done = 0; done < entry.Count; done += step)
+            {
+                var values = new float[(int)Math.Min(step, entry.Count - done)];
+                ElementReader.TryRead(entry.Type, source.Bytes(name, done * size, values.Length * size), values);
+                Of(name, [values.Length], values, type).write(stream);
+            }
+        });
+    }
+
     /// <summary>Writes the bytes.</summary>
     /// <exception cref="InvalidOperationException">There are more or fewer than the header of the file says by now.</exception>
     internal void Write(Stream stream)

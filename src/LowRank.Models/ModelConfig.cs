@@ -46,6 +46,10 @@ public sealed class ModelConfig
         return new(File, copy);
     }
 
+/// <summary>Writes config.json of the same model with weights of another type.</summary>
+    /// <exception cref="IOException">It cannot be written; what was there before is whole.</exception>
+    public void Save(string folder, DType type) => AtomicFile.WriteText(Path.Combine(folder, ConfigFile.Name), Write(Architecture, type, new Dictionary<string, JsonNode?>()));
+
     /// <summary>The text of the file for a model of the given class and type on disk, with other values for some keys.</summary>
     internal string Write(string architecture, DType type, IReadOnlyDictionary<string, JsonNode?> changed)
     {
@@ -54,7 +58,10 @@ public sealed class ModelConfig
         {
             copy[key] = value;
         }
-        copy["architectures"] = new JsonArray(architecture);
+        if (architecture.Length > 0)
+        {
+            copy["architectures"] = new JsonArray(architecture);
+        }
         copy.Remove("torch_dtype");     // the older name of dtype
         copy["dtype"] = type switch { DType.BF16 => "bfloat16", DType.F16 => "float16", DType.F64 => "float64", _ => "float32" };
         return copy.ToJsonString(new JsonSerializerOptions { WriteIndented = true, NewLine = "\n" }) + "\n";

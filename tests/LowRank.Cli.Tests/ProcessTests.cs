@@ -46,6 +46,47 @@ public sealed class ProcessTests : IDisposable
     }
 
     [Fact]
+    public void Two_processes_do_not_write_into_one_folder()
+    {
+        string[] words = ["train", "--model", Cli.Golden, "--data", "digits", "--per-class", "8", "--epochs", "4000", "--output", At("out"), "--quiet"];
+        using Process first = Start(words);
+        string log = Path.Combine(RunFolder.Of(At("out")), "log.jsonl");
+        WaitFor(first, () => File.Exists(log) && File.ReadAllLines(log).Length > 5);
+        foreach (string[] second in (string[][])[words, [.. words, "--resume"], ["convert", "--model", Cli.Golden, "--output", At("out")]])
+        {
+            (int code, string output, string error) = Finish(Start(second));
+            Assert.Equal((ExitCode.Failed, ""), (code, output));
+            Assert.Contains($"another process writes into {At("out")}; wait until it ends, or choose another --output", error, StringComparison.Ordinal);
+        }
+        Assert.False(first.HasExited, "the first process has been disturbed");
+        using (Process kill = Process.Start("kill", ["-INT", $"{first.Id}"]))
+        {
+            kill.WaitForExit();
+        }
+        Assert.Equal(ExitCode.Cancelled, Finish(first).Code);
+        Assert.Equal(["checkpoint"], Directory.GetFileSystemEntries(At("out")).Select(Path.GetFileName));
+    }
+
+    [Fact]
+    public void A_full_disk_ends_a_run_and_leaves_the_adapter_of_the_one_before()
+    {
+        string[] words = ["train", "--model", Cli.Golden, "--data", "digits", "--per-class", "2", "--epochs", "1", "--output", At("out"), "--quiet"];
+        Assert.Equal(0, Finish(Start(words)).Code);
+        string[] files = [.. Directory.GetFiles(At("out")).Order(StringComparer.Ordinal)];
+        byte[][] before = [.. files.Select(File.ReadAllBytes)];
+        // A limit on the size of a file stands for the disk; two blocks are enough for settings and log.
+        const string limited = "trap '' XFSZ; ulimit -f 2; exec \"$@\"";
+        var start = new ProcessStartInfo("bash", ["-c", limited, "bash", "dotnet", Path.Combine(AppContext.BaseDirectory, "lowrank.dll"), .. words, "--seed", "5"]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        start.Environment["DOTNET_EnableWriteXorExecute"] = "0";      // its memory would count as a file
+        (int code, string output, string error) = Finish(Process.Start(start)!);
+        Assert.Equal((ExitCode.Failed, ""), (code, output));
+        Assert.Contains("cannot write", error, StringComparison.Ordinal);
+        Assert.Contains("free space", error, StringComparison.Ordinal);
+        Assert.Equal(files, Directory.GetFiles(At("out")).Order(StringComparer.Ordinal));
+        Assert.Equal(before, files.Select(File.ReadAllBytes));
+    }
+
+    [Fact]
     public void Standard_error_without_a_terminal_gets_plain_lines()
     {
         (int code, string output, string error) = Finish(Start("train", "--model", Cli.Golden, "--data", "digits", "--per-class", "2", "--epochs", "30", "--output", At("out")));

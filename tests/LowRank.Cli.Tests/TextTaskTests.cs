@@ -11,6 +11,7 @@ namespace LowRank.Cli.Tests;
 public sealed class TextTaskTests : IDisposable
 {
     private const int Rows = 48;
+    private static readonly (string Prompt, string Text)[] Answers = [("the sun is", " hot"), ("a long winter day has", " snow and ice")];
     private readonly string folder = Directory.CreateTempSubdirectory("lowrank-task").FullName;
 
     /// <summary>Words of <c>train</c>; metric, and what it has to reach, at most or at least.</summary>
@@ -89,10 +90,10 @@ public sealed class TextTaskTests : IDisposable
     public void A_prompt_is_masked_and_every_text_ends()
     {
         string model = Cli.SaveDecoder(At("model")), data = At("two.jsonl");
-        File.WriteAllText(data, "{\"prompt\":\"the sun is\",\"text\":\" hot\"}\n{\"prompt\":\"a long winter day has\",\"text\":\" snow and ice\"}\n");
+        File.WriteAllLines(data, Answers.Select(a => new JsonObject { ["prompt"] = a.Prompt, ["text"] = a.Text }.ToJsonString()));
         Tokenizer tokenizer = Tokenizer.Load(model);
         string[] eval = ["eval", "--model", model, "--task", "causal-lm", "--data", data, "--json"];
-        int asked = new[] { " hot", " snow and ice" }.Sum(t => tokenizer.Encode(t, special: false).Ids.Length + 1);
+        int asked = Answers.Sum(a => tokenizer.Encode(a.Text, special: false).Ids.Length + 1);
         JsonNode masked = Cli.Done([.. eval, "--prompt-column", "prompt"]).Json;
         Assert.Equal(asked, masked["tokens"]!.GetValue<double>());
         // Packed or padded, the same tokens are asked for; a block knows what stands before it.
@@ -100,7 +101,7 @@ public sealed class TextTaskTests : IDisposable
         using Device device = Device.Cpu();
         using var loaded = (TextModel)PretrainedModel.Load(model, device);
         double sum = 0;
-        foreach ((string prompt, string text) in new[] { ("the sun is", " hot"), ("a long winter day has", " snow and ice") })
+        foreach ((string prompt, string text) in Answers)
         {
             using Scope scope = device.BeginScope();
             int[] before = tokenizer.Encode(prompt).Ids, after = [.. tokenizer.Encode(text, special: false).Ids, 906];
@@ -155,6 +156,43 @@ public sealed class TextTaskTests : IDisposable
         File.WriteAllText(At("empty.csv"), "text,label\nwarm,a\n\"\",b\n");
         Cli.Fails(ExitCode.Usage, ["empty.csv: line 3: the text has no token"], "train", "--model", decoder, "--task", "causal-lm", "--data", At("empty.csv"), "--output", At("out"));
         Assert.False(Directory.Exists(At("out")));
+    }
+
+    [Fact]
+    public void A_tokenizer_of_another_model_and_bytes_that_are_no_text_are_named()
+    {
+        string model = Cli.SaveEncoder(At("model"));
+        File.WriteAllBytes(At("latin.txt"), [.. "snow\nca"u8, 0xE9, (byte)'\n']);
+        Cli.Fails(ExitCode.Usage, ["latin.txt: line 2, column 3: bytes that are no UTF-8 (E9)"], "embed", "--model", model, "--input", At("latin.txt"), "--output", At("e.npy"));
+        JsonNode tokenizer = JsonNode.Parse(File.ReadAllText(Path.Combine(model, Tokenizer.FileName)))!;
+        foreach (JsonNode? added in tokenizer["added_tokens"]!.AsArray())
+        {
+            added!["id"] = added["id"]!.GetValue<int>() + 1000;
+        }
+        tokenizer["post_processor"]!["special_tokens"]!["[CLS]"]!["ids"]![0] = 1002;
+        File.WriteAllText(Path.Combine(model, Tokenizer.FileName), tokenizer.ToJsonString());
+        File.WriteAllText(At("a.csv"), "text,label\nsnow,winter\nsun,summer\n");
+        Cli.Fails(ExitCode.Usage, ["a.csv: line 2: the tokenizer gives id 1002, want 0 .. 899", "belong to different models"], "train", "--model", model, "--data", At("a.csv"), "--output", At("out"));
+    }
+
+    [Fact]
+    public void Ten_megabytes_in_one_line_are_cut_and_the_line_after_is_whole()
+    {
+        string model = Cli.SaveEncoder(At("model")), data = At("long.csv");
+        File.WriteAllText(data, $"text,label\n{string.Concat(Enumerable.Repeat("snow and ice ", 800_000))},winter\nsun,summer\n");
+        CliResult measured = Cli.Done("eval", "--model", SaveClassifier(model), "--data", data, "--json");
+        Assert.Equal(2, measured.Json["count"]!.GetValue<int>());
+        Assert.Contains("1 of 2 texts have more than 19 tokens and were cut", measured.Error, StringComparison.Ordinal);
+    }
+
+    /// <summary>The model with classes summer and winter.</summary>
+    private string SaveClassifier(string model)
+    {
+        using Device device = Device.Cpu();
+        using PretrainedModel loaded = PretrainedModel.Load(model, device, new LoadOptions { Classes = ["summer", "winter"] });
+        loaded.Save(At("classifier"));
+        LoadedModel.CopyBeside(At("classifier"), model);
+        return At("classifier");
     }
 
     private static double LogSumExp(ReadOnlySpan<float> row)
