@@ -53,7 +53,7 @@ public sealed record BaseFingerprint([property: JsonPropertyName("weights")] IRe
 
     /// <summary>Names of the weights whose values differ from those of <paramref name="model"/>, as far as both have a hash.</summary>
     /// <exception cref="ModelFormatException">The model lacks weights, or has them in other shapes: names them and both shapes.</exception>
-    internal IReadOnlyList<string> Differences(Model model, string folder)
+    public IReadOnlyList<string> Differences(Model model, string folder)
     {
         Dictionary<string, Parameter> now = model.Parameters.Values.ToDictionary(p => model.ModulePath(p.Name));
         string[] wrong = [.. Weights.Where(w => !now.TryGetValue(w.Key, out Parameter? p) || !p.Value.Shape.SequenceEqual(w.Value.Shape))

@@ -35,7 +35,7 @@ internal sealed record LoadedModel(PretrainedModel Model, AdaptedModel? Adapted,
             AdaptedModel? adapted = adapter is null ? null : loaded.AttachPeft(adapter);
             if (adapted is { BaseDifferences: [var first, ..] others })
             {
-                Console.Error.WriteLine($"warning: {adapter} was trained on other values of {first}{(others.Count > 1 ? $" and {others.Count - 1} more weights" : "")} than {folder} has; want the model it was trained on");
+                Output.Warn([$"{adapter} was trained on other values of {first}{(others.Count > 1 ? $" and {others.Count - 1} more weights" : "")} than {folder} has; want the model it was trained on"]);
             }
             return new LoadedModel(loaded, adapted, name, folder);
         }

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using LowRank.Adapters;
 using LowRank.Formats;
@@ -49,18 +50,19 @@ internal sealed record TextPreprocessing
     /// <summary>What was trained on; null where that is not known.</summary>
     public TextChoice? Data { get; init; }
 
-    /// <summary>The settings of a folder, or null where it has none.</summary>
-    /// <exception cref="ModelFormatException">The file is damaged, or tells of images.</exception>
+    /// <summary>The settings of a folder, or null where it has none: nothing was trained there from texts.</summary>
+    /// <exception cref="ModelFormatException">The file is damaged.</exception>
     public static TextPreprocessing? Read(string folder)
     {
-        string path = Path.Combine(folder, Preprocessing.FileName);
-        if (!File.Exists(path))
+        JsonObject whole = LowRankFile.Read(folder);
+        if (!whole.ContainsKey("task"))
         {
             return null;
         }
+        string path = Path.Combine(folder, LowRankFile.Name);
         try
         {
-            TextPreprocessing read = JsonSerializer.Deserialize(File.ReadAllBytes(path), TextJson.Default.TextPreprocessing) ?? throw new JsonException("the file holds null");
+            TextPreprocessing read = whole.Deserialize(TextJson.Default.TextPreprocessing)!;
             return read.Classes?.Count != 0 && read.MaxTokens > 0 && TextTask.Kinds.Contains(read.Task) ? read
                 : throw new JsonException($"there are no classes, max_tokens is no positive number, or the task is none of {string.Join(", ", TextTask.Kinds)}");
         }

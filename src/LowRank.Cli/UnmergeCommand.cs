@@ -1,5 +1,7 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
+using LowRank.Adapters;
+using LowRank.Models;
 
 namespace LowRank.Cli;
 
@@ -23,18 +25,22 @@ internal static class UnmergeCommand
             (string from, string source, string to) = (parsed.GetValue(merged)!, parsed.GetValue(adapter)!, parsed.GetValue(output)!);
             LoadedModel.RequireOther("unmerge: output", to, from, source);
             using Device device = Device.Cpu();
-            using LoadedModel loaded = LoadedModel.Open(from, source, device, DType.F64);
-            loaded.Adapted!.Subtract();
+            using PretrainedModel model = PretrainedModel.Load(from, device, new LoadOptions { Type = DType.F64 });
+            using AdaptedModel adapted = model.AttachPeft(source);
+            adapted.Subtract();
+            IReadOnlyList<string>? differ = BaseFingerprint.Read(source)?.Differences(model, source);
+            Output.Warn(differ is [var first, ..] ? [$"the base of {source} had other values of {first}{(differ.Count > 1 ? $" and {differ.Count - 1} more weights" : "")}; was it merged into this model?"] : []);
             using FolderLock own = FolderLock.Take(to);
-            loaded.Model.Save(to, CommonOptions.StoredTypeOf(parsed.GetValue(type)) ?? DType.F32, parsed.GetValue(shard));
+            model.Save(to, CommonOptions.StoredTypeOf(parsed.GetValue(type)) ?? DType.F32, parsed.GetValue(shard));
             LoadedModel.CopyBeside(to, from);
             Output.Facts(new JsonObject
             {
                 ["merged"] = from,
                 ["adapter"] = source,
                 ["output"] = to,
-                ["layers"] = loaded.Adapted.Adapters.Count,
-                ["kept"] = new JsonArray([.. (loaded.Adapted.Config.ModulesToSave ?? []).Select(m => (JsonNode)m)]),      // the adapter's own: what the base had there is in neither folder
+                ["is_base"] = differ is null ? null : differ.Count == 0,      // by the fingerprint in the adapter's lowrank.json, where there is one
+                ["layers"] = adapted.Adapters.Count,
+                ["kept"] = new JsonArray([.. (adapted.Config.ModulesToSave ?? []).Select(m => (JsonNode)m)]),      // the adapter's own: what the base had there is in neither folder
             }, parsed.GetValue(json));
             return ExitCode.Done;
         });

@@ -73,8 +73,19 @@ public sealed class ConvertTests : IDisposable
         Train(model, method);
         Cli.Done("merge", "--model", model, "--adapter", At("adapter"), "--merged", At("merged"), "--shard-bytes", "60000");
         Assert.NotEqual(Fingerprint(model), Fingerprint(At("merged")));
-        Assert.Equal(14, Cli.Done("unmerge", "--merged", At("merged"), "--adapter", At("adapter"), "--output", At("base"), "--type", "bf16", "--json").Json["layers"]!.GetValue<int>());
+        CliResult result = Cli.Done("unmerge", "--merged", At("merged"), "--adapter", At("adapter"), "--output", At("base"), "--type", "bf16", "--json");
+        Assert.Equal("14 True ", $"{result.Json["layers"]} {result.Json["is_base"]!.GetValue<bool>()} {result.Error}");
         Assert.Equal(Fingerprint(model), Fingerprint(At("base")));
+    }
+
+    [Fact]
+    public void What_an_adapter_was_not_merged_into_is_not_its_base()
+    {
+        string model = Cli.SaveDecoder(At("model"));
+        Train(model, "lora");
+        CliResult result = Cli.Done("unmerge", "--merged", model, "--adapter", At("adapter"), "--output", At("base"), "--json");
+        Assert.False(result.Json["is_base"]!.GetValue<bool>());
+        Assert.Contains("was it merged into this model?", result.Error, StringComparison.Ordinal);
     }
 
     [Fact]
