@@ -5,7 +5,7 @@ namespace LowRank.Adapters;
 
 public sealed partial class AdaptedModel
 {
-    private const double SameMerge = 1e-6;      // relative distance up to which a second merge counts as the first one
+    private const double SameDelta = 1e-6;      // what two weights may change of a delta that does not depend on them, relative to the merged weight
     private MergeMemory merges = MergeMemory.None;
 
     /// <summary>True while the layers' own weights hold W_eff.</summary>
@@ -74,9 +74,9 @@ public sealed partial class AdaptedModel
         adapters.ForEach(a => a.Merged = false);
     }
 
-    /// <summary>W ← W - (W_eff(W) - W) in every adapted layer of a model whose weights hold this adapter already, as a file that was merged and saved does: its
-    /// base. Only for methods whose delta does not depend on W; that is checked. Exact to the rounding of the merged weights: use an F64 model.</summary>
-    /// <exception cref="InvalidOperationException">The delta depends on W (DoRA, IA3), the method changed W at its start, or biases were trained; the weights are as before.</exception>
+    /// <summary>W ← W - W_eff(0) in every adapted layer of a model whose weights hold this adapter already, as a file that was merged and saved does: its base.
+    /// Only for methods whose delta does not depend on W; that is checked. Exact to the rounding of the merged weights: use an F64 model.</summary>
+    /// <exception cref="InvalidOperationException">The delta depends on W (DoRA, IA3, trainable tokens), the method changed W at its start, or biases were trained; the weights are as before.</exception>
     public void Subtract()
     {
         Enable();
@@ -91,11 +91,13 @@ public sealed partial class AdaptedModel
                     throw NoSum(adapter, adapter.ChangesBase ? "it changes the base weight at its start; convert it to plain LoRA first" : "its biases took the place of the base's");
                 }
                 Tensor w = adapter.Site.Weight.Value;
-                double[] merged = w.ToDoubles(), effective = adapter.EffectiveWeight().ToDoubles();
+                double[] merged = w.ToDoubles(), twice = adapter.EffectiveWeight().ToDoubles();
                 before.Add((w, merged));
-                w.CopyFrom(scope.Of(w.Shape, (double[])[.. merged.Zip(effective, (m, e) => m + m - e)], w.DType));
-                double off = Math.Sqrt(merged.Zip(adapter.EffectiveWeight().ToDoubles(), (m, again) => (m - again) * (m - again)).Sum());
-                if (!(off <= SameMerge * Math.Sqrt(merged.Sum(m => m * m))))
+                w.Fill(0);
+                double[] delta = adapter.EffectiveWeight().ToDoubles();
+                w.CopyFrom(scope.Of(w.Shape, (double[])[.. merged.Zip(delta, (m, d) => m - d)], w.DType));
+                double off = Math.Sqrt(twice.Select((t, i) => t - merged[i] - delta[i]).Sum(d => d * d));
+                if (!(off <= SameDelta * Math.Sqrt(merged.Sum(m => m * m))))
                 {
                     throw NoSum(adapter, "what it adds depends on the weight that it is added to; want the base model's own folder");
                 }

@@ -42,21 +42,23 @@ internal static class Inspection
         return Tensors(found, source);
     }
 
-    /// <summary>An adapter of any type that PEFT writes; of those not built here what the settings say.</summary>
+    /// <summary>An adapter of any type that PEFT writes; of those that are not built here what the settings say, and the trouble with them.</summary>
     private static JsonObject OfAdapter(JsonObject found, string path)
     {
         string file = Path.Combine(path, PeftFolder.ConfigFile);
         JsonObject settings = Json(file);
         string? method = settings["peft_type"]?.ToString();
-        bool built = AdapterCatalog.Methods.Any(m => m.PeftType == method);
         found["kind"] = "adapter";
         found["method"] = method;
-        found["built"] = built;
-        if (!built && (method is null || !AdapterCatalog.NotBuilt.Contains(method)))
+        LoraConfig? lora = null;
+        try
         {
-            AdapterCatalog.Read(File.ReadAllBytes(file), file);     // says what is wrong
+            lora = AdapterCatalog.Read(File.ReadAllBytes(file), file) as LoraConfig;
         }
-        LoraConfig? lora = built ? AdapterCatalog.Read(File.ReadAllBytes(file), file) as LoraConfig : null;
+        catch (ModelFormatException error) when (AdapterCatalog.Methods.Select(m => m.PeftType).Concat(AdapterCatalog.NotBuilt).Contains(method))
+        {
+            found["trouble"] = error.Message;
+        }
         if (lora is not null)
         {
             found["variants"] = new JsonArray([.. Variants(lora).Select(name => (JsonNode)name)]);

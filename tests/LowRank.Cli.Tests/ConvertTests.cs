@@ -151,7 +151,8 @@ public sealed class ConvertTests : IDisposable
         File.WriteAllText(Path.Combine(path, "adapter_config.json"), "{\"peft_type\":\"BONE\",\"r\":3,\"target_modules\":[\"v\",\"q\"]}");
         SafeTensorsFile.Save(Path.Combine(path, "adapter_model.safetensors"), [TensorData.Of("q.bone", [2], (float[])[1, 2])]);
         JsonNode found = Cli.Done("inspect", path, "--json").Json;
-        Assert.Equal("BONE False 3 [\"q\",\"v\"] 2", $"{found["method"]} {found["built"]!.GetValue<bool>()} {found["rank"]} {found["targets"]!.ToJsonString()} {found["parameters"]}");
+        Assert.Equal("BONE 3 [\"q\",\"v\"] 2", $"{found["method"]} {found["rank"]} {found["targets"]!.ToJsonString()} {found["parameters"]}");
+        Assert.Contains("BONE, a method of PEFT's that is not built here yet", found["trouble"]!.GetValue<string>(), StringComparison.Ordinal);
         File.WriteAllText(Path.Combine(path, "adapter_config.json"), "{\"peft_type\":\"NONE\"}");
         Cli.Fails(ExitCode.Usage, ["'NONE', which is no method of PEFT's"], "inspect", path);
     }
