@@ -1,6 +1,8 @@
 namespace LowRank.Adapters;
 
-/// <summary>A network of named parameters and adaptable layers. All parameters are frozen at first.</summary>
+/// <summary>A network of named parameters and adaptable layers. All parameters are frozen at first. A model and everything made from it (adapters, tapes,
+/// optimisers) belong to the one thread that owns their device at the time; another may take over between two calls. Models on devices of their own are
+/// independent. Where many threads ask one model, an <see cref="AdapterServer{TRequest, TResult}"/> stands in front.</summary>
 public abstract class Model : IDisposable
 {
     private readonly Dictionary<string, Parameter> parameters = new(StringComparer.Ordinal);

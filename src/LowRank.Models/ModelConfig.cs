@@ -46,7 +46,7 @@ public sealed class ModelConfig
         return new(File, copy);
     }
 
-/// <summary>Writes config.json of the same model with weights of another type.</summary>
+    /// <summary>Writes config.json of the same model with weights of another type.</summary>
     /// <exception cref="IOException">It cannot be written; what was there before is whole.</exception>
     public void Save(string folder, DType type) => AtomicFile.WriteText(Path.Combine(folder, ConfigFile.Name), Write(Architecture, type, new Dictionary<string, JsonNode?>()));
 
