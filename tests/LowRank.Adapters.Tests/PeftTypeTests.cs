@@ -94,7 +94,7 @@ public sealed class PeftTypeTests : IDisposable
     [Theory, MemberData(nameof(VeraFolders))]
     public void The_matrices_of_vera_are_those_of_its_key(string name) => Golden.Run("peft", name, golden =>
     {
-        using PeftNetwork network = PeftNetwork.Open(golden, device, DType.F32);
+        using var network = PeftNetwork.Open(golden, device, DType.F32);
         var config = (VeraConfig)AdapterCatalog.Read(File.ReadAllBytes(golden.PathOf(PeftFolder.ConfigFile)));
         using AdaptedModel drawn = network.Model.Attach(config with { SaveProjection = true });
         TensorSource source = config.SaveProjection ? golden.Open(PeftFolder.ModelFile) : golden.Tensors;
@@ -204,7 +204,7 @@ public sealed class PeftTypeTests : IDisposable
             Assert.Equal(plain, model.Output());
         }
         using AdaptedModel head = model.Attach(Lora with { Targets = ["head"] });
-        Assert.Contains("head shares the weight of words and has an adapter already", Assert.Throws<InvalidOperationException>(() => model.Attach(Tokens)).Message, StringComparison.Ordinal);
+        Assert.Contains("Attach: head has an adapter already", Assert.Throws<InvalidOperationException>(() => model.Attach(Tokens)).Message, StringComparison.Ordinal);
         Assert.Null(model.Sites.Single(s => s.Path == "words").Adapter);
     }
 

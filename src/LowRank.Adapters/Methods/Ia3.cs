@@ -10,7 +10,7 @@ public sealed record Ia3Config() : AdapterConfig("IA3")
     [JsonPropertyName("feedforward_modules")]
     public Names? FeedForward { get; init; }
 
-    /// <summary>Factors start at 1, where W_eff = W; false: at normal numbers.</summary>
+    /// <summary>LayerScale start at 1, where W_eff = W; false: at normal numbers.</summary>
     [JsonPropertyName("init_ia3_weights")]
     public bool InitWeights { get; init; } = true;
 
@@ -40,7 +40,7 @@ public sealed record Ia3Config() : AdapterConfig("IA3")
         }
     }
 
-    /// <summary>Factors of a layer.</summary>
+    /// <summary>LayerScale of a layer.</summary>
     internal int Channels(Site site) => ScalesInputs(site) ? site.Weight.Value.Shape[1] : site.Outputs;
 
     /// <summary>True where the inputs are scaled. PEFT takes any end of a path here, without a dot before it.</summary>
@@ -68,14 +68,14 @@ internal sealed class Ia3 : Adapter
     }
 
     /// <summary>The factors along the rows that a layer multiplies [in·kh·kw], or along its outputs [out].</summary>
-    private Tensor Spread => channelOf is null ? Flat : new Gather().Apply(l.Value.Reshape([Flat.Shape[0], 1]), channelOf).Reshape([Site.Inputs]);
+    private Tensor LayerScale => channelOf is null ? Flat : new Gather().Apply(l.Value.Reshape([Flat.Shape[0], 1]), channelOf).Reshape([Site.Inputs]);
 
     private Tensor Flat => l.Value.Reshape([checked((int)l.Value.Shape.Count)]);
 
     public override Tensor EffectiveWeight()
     {
         Tensor w = Site.WeightMatrix();
-        return (inputs ? new Mul().Apply(w, Spread) : new ScaleRows().Apply(w, Spread)).Reshape(Site.Weight.Value.Shape);
+        return (inputs ? new Mul().Apply(w, LayerScale) : new ScaleRows().Apply(w, LayerScale)).Reshape(Site.Weight.Value.Shape);
     }
 
     public override Tensor? EffectiveBias() => inputs || Site.Bias is null ? null : new Mul().Apply(Site.Bias, Flat);
@@ -83,9 +83,9 @@ internal sealed class Ia3 : Adapter
     public override Tensor Forward(Tensor x)
     {
         Tensor rows = Site.Kind == SiteKind.Conv2d ? Site.Patches(x) : x, w = Site.Weight.Value;
-        rows = inputs ? new Mul().Apply(rows, Spread) : rows;
+        rows = inputs ? new Mul().Apply(rows, LayerScale) : rows;
         Tensor y = new Linear().Apply(rows, Site.Kind == SiteKind.Conv2d ? w.Reshape([Site.Outputs, Site.Inputs]) : w, Site.Bias?.Value);
-        y = inputs ? y : new Mul().Apply(y, Spread);
+        y = inputs ? y : new Mul().Apply(y, LayerScale);
         return Site.Kind == SiteKind.Conv2d ? Site.FromPatches(y, x) : y;
     }
 }

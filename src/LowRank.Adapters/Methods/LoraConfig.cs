@@ -152,7 +152,7 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
 
     /// <inheritdoc/>
     internal override IEnumerable<Adapter> CreateAll(Model model, IReadOnlyList<Site> sites, Rng rng, Scope store) =>
-        base.CreateAll(model, sites, rng, store).Concat(TokenIndices?.Adapters(this, "trainable_token_indices", model, rng, store) ?? []);
+        base.CreateAll(model, sites, rng, store).Concat(TokenIndices?.Adapters(this, "trainable_token_indices", model, sites, rng, store) ?? []);
 
     /// <inheritdoc/>
     public override long ParameterCount(Site site)

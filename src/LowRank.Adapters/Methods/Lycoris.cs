@@ -69,6 +69,7 @@ internal abstract class Lycoris : Adapter
     private readonly LycorisConfig config;
     private readonly Rng draws;
     private readonly bool rescales;
+    private readonly double trained;        // s as the settings say
     private long calls;
 
     /// <param name="config">The settings.</param>
@@ -81,12 +82,12 @@ internal abstract class Lycoris : Adapter
     {
         (this.config, this.rescales) = (config, rescales);
         draws = rng.Fork("dropout");
-        Scale = config.ScaleOf(site);
+        trained = Scale = config.ScaleOf(site);
         IsEffective = config.IsEffective(site);
     }
 
-    /// <summary>s.</summary>
-    protected double Scale { get; }
+    /// <summary>s as it is applied.</summary>
+    protected double Scale { get; private set; }
 
     /// <summary>True for the effective form of a convolution.</summary>
     protected bool IsEffective { get; }
@@ -102,6 +103,12 @@ internal abstract class Lycoris : Adapter
         }
         Tensor? kept = call is null || config.RankDropout == 0 ? null : Kept(call);
         return Site.Kind == SiteKind.Conv2d ? Site.FromPatches(Rows(Site.Patches(x), kept), x) : Rows(x, kept);
+    }
+
+    protected override bool TakesStrength(double strength)
+    {
+        Scale = strength * trained;
+        return true;
     }
 
     /// <summary>W + s·dW [out, in·kh·kw], rows of dW times <paramref name="kept"/> [out].</summary>

@@ -31,15 +31,15 @@ public sealed class TokenIndices
     }
 
     /// <summary>The adapters of the named embeddings and of the layers tied to them.</summary>
-    /// <exception cref="AdapterConfigException">A name is that of no embedding, or of one that has an adapter, or an id lies outside the vocabulary.</exception>
-    internal IEnumerable<Adapter> Adapters(AdapterConfig config, string setting, Model model, Rng rng, Scope store)
+    /// <exception cref="AdapterConfigException">A name is that of no embedding, or of one of those adapted, or an id lies outside the vocabulary.</exception>
+    internal IEnumerable<Adapter> Adapters(AdapterConfig config, string setting, Model model, IReadOnlyList<Site> adapted, Rng rng, Scope store)
     {
         Site[] embeddings = [.. model.Sites.Where(s => s.Kind == SiteKind.Embedding)];
         foreach ((string name, IReadOnlyList<int> tokens) in Entries)
         {
             Site site = embeddings.FirstOrDefault(s => name.Length == 0 || TargetRules.Paths(s).Any(path => TargetRules.Named([name], path)))
                 ?? throw Bad(config, setting, name, $"an embedding; this model has {string.Join(", ", embeddings.Select(s => s.Path))}");
-            if (site.Adapter is not null)
+            if (adapted.Contains(site))
             {
                 throw Bad(config, setting, site.Path, "an embedding that target_modules leaves alone");
             }

@@ -116,8 +116,7 @@ internal sealed class TrainableTokens : Adapter
         yield return own;
         foreach (Site tied in model.Sites.Where(s => s != site && s.Weight == site.Weight))
         {
-            yield return tied.Adapter is null ? new TrainableTokens(own, tied, store)
-                : throw new InvalidOperationException($"Attach: {tied.Path} shares the weight of {site.Path} and has an adapter already, want none on it");
+            yield return new TrainableTokens(own, tied, store);
         }
     }
 
