@@ -10,7 +10,7 @@ public sealed record Ia3Config() : AdapterConfig("IA3")
     [JsonPropertyName("feedforward_modules")]
     public Names? FeedForward { get; init; }
 
-    /// <summary>LayerScale start at 1, where W_eff = W; false: at normal numbers.</summary>
+    /// <summary>Factors start at 1, where W_eff = W; false: at normal numbers.</summary>
     [JsonPropertyName("init_ia3_weights")]
     public bool InitWeights { get; init; } = true;
 
@@ -40,7 +40,7 @@ public sealed record Ia3Config() : AdapterConfig("IA3")
         }
     }
 
-    /// <summary>LayerScale of a layer.</summary>
+    /// <summary>Number of factors of a layer.</summary>
     internal int Channels(Site site) => ScalesInputs(site) ? site.Weight.Value.Shape[1] : site.Outputs;
 
     /// <summary>True where the inputs are scaled. PEFT takes any end of a path here, without a dot before it.</summary>
