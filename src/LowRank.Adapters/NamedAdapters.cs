@@ -191,6 +191,7 @@ public sealed class NamedAdapters : IDisposable
     {
         AdaptedModel set = this[name];
         return set.ChangesBase ? "changed the base weights at its start"
+            : set.Adapters.Any(a => a.Site.Kind == SiteKind.Stack) ? "adapts bare parameters, which the model multiplies itself"
             : set.Whole.FirstOrDefault(p => !Model.Sites.Any(s => s.Kind != SiteKind.Embedding && (s.Weight == p || s.Bias == p))) is { } other ? $"brings its own {other.Name}, which many samples share"
             : null;
     }

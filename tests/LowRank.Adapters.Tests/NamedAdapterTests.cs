@@ -214,6 +214,15 @@ public sealed class NamedAdapterTests : IDisposable
         void Refused(string message, Action action) => Assert.Contains(message, Assert.Throws<AdapterConfigException>(action).Message, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void Bare_parameters_are_not_for_a_batch_whose_samples_choose()
+    {
+        using var stack = new OneLayer(device, DType.F32, SiteKind.Stack, [2, 3, 4], new double[24]);
+        using var sets = new NamedAdapters(stack);
+        sets.Add("a", new LoraConfig { TargetParameters = ["layer"], Rank = 2 });
+        Assert.Contains("bare parameters", Assert.Throws<AdapterConfigException>(() => sets.Mix("a")).Message, StringComparison.Ordinal);
+    }
+
     public void Dispose()
     {
         adapters.Dispose();
