@@ -91,7 +91,7 @@ public class AdapterOracleTests
             SiteKind.Embedding => effective.index_select(0, x.flatten()).view([.. x.shape, effective.shape[1]]),
             SiteKind.Conv1d => F.conv1d(x, effective, bias, g.Stride.Width, g.Padding.Width, g.Dilation.Width),
             SiteKind.Conv2d => F.conv2d(x, effective, bias, [g.Stride.Height, g.Stride.Width], [g.Padding.Height, g.Padding.Width], [g.Dilation.Height, g.Dilation.Width]),
-            SiteKind.Conv3d => F.conv3d(x, effective, bias, (g.Stride.Depth, g.Stride.Height, g.Stride.Width), (g.Padding.Depth, g.Padding.Height, g.Padding.Width), (g.Dilation.Depth, g.Dilation.Height, g.Dilation.Width)),
+            SiteKind.Conv3d => F.conv3d(x, effective, bias, [g.Stride.Depth, g.Stride.Height, g.Stride.Width], [g.Padding.Depth, g.Padding.Height, g.Padding.Width], [g.Dilation.Depth, g.Dilation.Height, g.Dilation.Width]),
             _ => F.linear(x, effective, bias),
         };
     }
