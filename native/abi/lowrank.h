@@ -65,7 +65,7 @@ struct LayerNormArgs { const void *x, *weight, *bias; void *y, *stats; int32_t r
 struct LayerNormGradArgs { const void *x, *weight, *stats, *dy; void *dx, *dweight, *dbias; int32_t rows, cols, dtype, rms; uint32_t add; };
 
 // ---- pointwise.cpp -------------------------------------------------------------------------------------------------
-// gelu (erf), gelu_tanh, quick_gelu, silu, tanh, relu, sigmoid: y = f(x); dx = dy f'(x)
+// gelu (erf), gelu_tanh, quick_gelu, silu, tanh, relu, sigmoid, exp: y = f(x); dx = dy f'(x)
 struct UnaryArgs { const void *x; void *y; int64_t count; int32_t dtype; };
 struct UnaryGradArgs { const void *x, *dy; void *dx; int64_t count; int32_t dtype; uint32_t add; };
 // add: y[i] = x[i] + alpha z[i % period]; mul: y[i] = x[i] z[i % period]; silu_mul, gelu_tanh_mul: y[i] = f(x[i]) z[i], period = count. z_dtype: F32 parameters beside bf16 activations.
@@ -99,11 +99,13 @@ struct TransposeArgs { const void *x; void *y; int32_t batch, rows, cols, dtype;
 struct UnfoldArgs { const void *x; void *y; int32_t batch, channels, height, width, kernel_h, kernel_w, stride, pad, dilation, out_h, out_w, dtype; uint32_t add; };
 
 // ---- loss.cpp ------------------------------------------------------------------------------------------------------
-// loss[0] = mean over rows with label != ignore of -sum_j q_j log softmax(logits)_j, q = (1-smoothing) onehot + smoothing/cols;
-// lse[rows] is saved; valid[0] = rows counted (as a float). No row counted: loss 0.
-struct CrossEntropyArgs { const void *logits, *labels; void *loss, *lse, *valid; int32_t rows, cols, ignore; double smoothing; int32_t dtype; };
-// dlogits = dloss[0]/valid (softmax - q)
-struct CrossEntropyGradArgs { const void *logits, *labels, *lse, *valid, *dloss; void *dlogits; int32_t rows, cols, ignore; double smoothing; int32_t dtype; uint32_t add; };
+// loss[0] = mean over labels != ignore of -sum_j q_j log softmax(z)_j, z = cap tanh(logits/cap), or logits where cap is 0; q = (1-smoothing) onehot +
+// smoothing/cols; valid[0] = labels counted (as a float). None counted: loss 0. A call does the rows from `first` on: logits and dlogits hold these `rows`,
+// labels, losses and lse all `total`; valid is filled by the call whose first is 0, loss by the one that reaches total.
+// dlogits = (softmax - q)/valid dz/dlogits; it may be logits itself.
+struct CrossEntropyArgs { const void *logits, *labels; void *loss, *losses, *lse, *valid, *dlogits; int32_t rows, cols, first, total, ignore; double smoothing, cap; int32_t dtype; };
+// dlogits = dloss[0]/valid (softmax - q) dz/dlogits; it may be logits itself
+struct CrossEntropyGradArgs { const void *logits, *labels, *lse, *valid, *dloss; void *dlogits; int32_t rows, cols, ignore; double smoothing, cap; int32_t dtype; uint32_t add; };
 // loss[0] = scale mean((y - target)^2); dy = dloss[0] 2 scale (y - target)/count
 struct SquaredErrorArgs { const void *y, *target; void *loss; int64_t count; double scale; int32_t dtype; };
 struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t count; double scale; int32_t dtype; uint32_t add; };
@@ -111,12 +113,12 @@ struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t 
 // The same structs serve binary_cross_entropy of logits y: loss[0] = scale mean(log(1 + e^y) - target y); dy = dloss[0] scale (sigmoid(y) - target)/count.
 
 // ---- attention.cpp -------------------------------------------------------------------------------------------------
-// y[b,i,h,:] = softmax_j(scale q_i.k_j) v_j over keys j with mask[b,j] != 0 (null: all) and, if causal, j <= i + keys - queries;
-// window w > 0: also j > i + keys - queries - w.
-// q, y [batch, queries, heads, dim]; k, v [batch, keys, kv_heads, dim]; head h uses key head h / (heads/kv_heads); lse [batch, heads, queries].
-// A row with no key allowed gives y = 0, lse = -inf and no gradient.
-struct AttentionArgs { const void *q, *k, *v, *mask; void *y, *lse; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale; int32_t dtype; };
-struct AttentionGradArgs { const void *q, *k, *v, *mask, *y, *lse, *dy; void *dq, *dk, *dv; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale; int32_t dtype; uint32_t add; };
+// y[b,i,h,:] = softmax_j(s_ij) v_j over keys j with mask[b,j] != 0 (null: all) and, if causal, j <= i + keys - queries;
+// window w > 0: also j > i + keys - queries - w. s_ij = z + bias[h,i,j] (null: 0), z = scale q_i.k_j, or cap tanh(scale q_i.k_j/cap) where cap > 0.
+// q, y [batch, queries, heads, dim]; k, v [batch, keys, kv_heads, dim]; head h uses key head h / (heads/kv_heads); lse [batch, heads, queries];
+// bias [heads, queries, keys], a parameter. A row with no key allowed gives y = 0, lse = -inf and no gradient.
+struct AttentionArgs { const void *q, *k, *v, *mask, *bias; void *y, *lse; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale, cap; int32_t dtype; };
+struct AttentionGradArgs { const void *q, *k, *v, *mask, *bias, *y, *lse, *dy; void *dq, *dk, *dv, *dbias; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale, cap; int32_t dtype; uint32_t add; };
 
 // ---- adam.cpp: optimisers over one flat pack of parameters -------------------------------------------------------------
 // A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay.

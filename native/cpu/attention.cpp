@@ -85,12 +85,13 @@ struct Shape {
     int64_t wide_keys, wide_dim, strips;                                    // padded
     bool causal;
     int64_t window; // keys that a query sees at most; 0: all
-    float scale;
+    float scale, cap;
+    const float* bias; // [heads, queries, keys]
 
     template <class Args> explicit Shape(const Args& p)
         : queries(p.queries), keys(p.keys), heads(p.heads), kv_heads(p.kv_heads), group(heads / kv_heads), dim(p.dim), q_stride(heads * dim),
           k_stride(kv_heads * dim), wide_keys(up_to(keys, Lanes)), wide_dim(up_to(dim, Lanes)), strips(up_to(keys, Strip) / Strip),
-          causal(p.causal != 0), window(p.window), scale(float(p.scale)) {}
+          causal(p.causal != 0), window(p.window), scale(float(p.scale)), cap(float(p.cap)), bias(static_cast<const float*>(p.bias)) {}
 
     // First key that query i may not see
     int64_t end(int64_t i) const {
@@ -108,6 +109,7 @@ struct Shape {
         return last < keys ? last : keys;
     }
     int64_t query(int64_t b, int64_t head, int64_t i) const { return (b * queries + i) * q_stride + head * dim; }
+    int64_t pair(int64_t head, int64_t i, int64_t j) const { return (head * queries + i) * keys + j; }
     int64_t key(int64_t b, int64_t head) const { return b * keys * k_stride + head * dim; }
     int64_t strip_floats() const { return strips * dim * Strip; }
     int64_t row_floats() const { return (keys + Few) * wide_dim; }
@@ -129,6 +131,19 @@ struct Columns {
     int64_t keys, width;
     Columns(int64_t k0, int64_t end) : keys(end - k0 < Span ? end - k0 : Span), width(up_to(keys, Lanes)) {}
 };
+
+// Scores of a tile of `keys` columns become cap tanh(score/cap) + bias; slopes, where given, the cap's derivative
+void bend(const Shape& s, int64_t head, int64_t q0, int64_t rows, int64_t k0, int64_t keys, float* tile, float* slopes) {
+    if (!s.bias && !(s.cap > 0)) return;
+    by_cap(s.cap, [&](auto cap) {
+        for (int64_t i = 0; i < rows; ++i)
+            sweep(0, keys, [&](auto at) LR_LAMBDA {
+                const vf z = cap.of(load(tile + i * Stride + at.i));
+                if (slopes) store(slopes + i * Stride + at.i, cap.slope(z));
+                store(tile + i * Stride + at.i, s.bias ? z + at.get(s.bias + s.pair(head, q0 + i, k0)) : z);
+            });
+    });
+}
 
 // Scores outside of what a query may see become -inf
 void bar_outside(const Shape& s, int64_t q0, int64_t rows, int64_t k0, int64_t width, float* tile) {
@@ -169,6 +184,7 @@ int32_t attention_forward(const AttentionArgs* p) {
                     for (int64_t k0 = start; k0 < end; k0 += Span) {
                         const Columns c(k0, end);
                         product<1, Block>(rows, c.width, s.dim, q, strips + k0 * s.dim, Strip, s.dim, tile, Stride, false);
+                        bend(s, head, q0, rows, k0, c.keys, tile, nullptr);
                         bar_outside(s, q0, rows, k0, c.width, tile);
                         for (int64_t i = 0; i < rows; ++i) {
                             float* row = tile + i * Stride;
@@ -208,66 +224,78 @@ int32_t attention_forward(const AttentionArgs* p) {
 
 int32_t attention_backward(const AttentionGradArgs* p) {
     const Shape s(*p);
+    float* dbias = static_cast<float*>(p->dbias);
+    const int64_t together = dbias ? p->batch : 1; // rows of the batch that one chunk takes in turn: they share a bias
     const uint8_t* mask = static_cast<const uint8_t*>(p->mask);
     const float* lse = static_cast<const float*>(p->lse);
     int32_t status = LR_OK;
     const bool known = by_float(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        lr::parallel_for(p->batch * s.kv_heads, [&](int64_t chunk) {
-            const int64_t kh = chunk % s.kv_heads, b = chunk / s.kv_heads;
+        lr::parallel_for(p->batch / together * s.kv_heads, [&](int64_t chunk) {
+            const int64_t kh = chunk % s.kv_heads, b0 = chunk / s.kv_heads * together;
             float* k_strips = lr::scratch(8, 2 * s.strip_floats() + 3 * s.row_floats() + s.wide_keys + 16);
-            float* q = lr::scratch(9, Block * (2 * s.dim + 3 * s.wide_dim + 2 * Stride) + 16);
+            float* q = lr::scratch(9, Block * (2 * s.dim + 3 * s.wide_dim + 3 * Stride) + 16);
             if (!k_strips || !q) return __atomic_store_n(&status, LR_OUT_OF_MEMORY, __ATOMIC_RELAXED);
             float *v_strips = k_strips + s.strip_floats(), *keys = v_strips + s.strip_floats(), *dk = keys + s.row_floats(), *dv = dk + s.row_floats();
             float *bar = dv + s.row_floats(), *up = q + Block * s.dim, *q_rows = up + Block * s.dim, *up_rows = q_rows + Block * s.wide_dim;
-            float *dq = up_rows + Block * s.wide_dim, *tile = dq + Block * s.wide_dim, *slope = tile + Block * Stride;
-            pack_strips(static_cast<const T*>(p->k) + s.key(b, kh), s, k_strips);
-            pack_strips(static_cast<const T*>(p->v) + s.key(b, kh), s, v_strips);
-            copy_rows(static_cast<const T*>(p->k) + s.key(b, kh), s.k_stride, s.keys, s.dim, s.wide_dim, 1.0f, keys);
-            pack_bar(s, mask ? mask + b * s.keys : nullptr, bar);
-            memset(dk, 0, size_t(2 * s.row_floats()) * sizeof(float));
-            for (int64_t head = kh * s.group; head < (kh + 1) * s.group; ++head)
-                for (int64_t q0 = 0; q0 < s.queries; q0 += Block) {
-                    const int64_t rows = s.queries - q0 < Block ? s.queries - q0 : Block, end = s.covered(q0, rows), start = s.begin(q0) / Span * Span, at_q = s.query(b, head, q0);
-                    const T *query = static_cast<const T*>(p->q) + at_q, *y = static_cast<const T*>(p->y) + at_q, *dy = static_cast<const T*>(p->dy) + at_q;
-                    copy_transposed(query, s.q_stride, rows, s.dim, Block, s.scale, q);
-                    copy_transposed(dy, s.q_stride, rows, s.dim, Block, 1.0f, up);
-                    copy_rows(query, s.q_stride, rows, s.dim, s.wide_dim, s.scale, q_rows);
-                    copy_rows(dy, s.q_stride, rows, s.dim, s.wide_dim, 1.0f, up_rows);
-                    float log[Block], mean[Block];
-                    for (int64_t i = 0; i < rows; ++i) {
-                        vf dot{};
-                        sweep(0, s.dim, [&](auto at) LR_LAMBDA { dot = fma(load(up_rows + i * s.wide_dim + at.i), at.get(y + i * s.q_stride), dot); });
-                        const float saved = lse[(b * s.heads + head) * s.queries + q0 + i];
-                        mean[i] = sum(dot);
-                        log[i] = saved == -__builtin_inff() ? __builtin_inff() : saved; // no key allowed: every share is e^-inf
+            float *dq = up_rows + Block * s.wide_dim, *tile = dq + Block * s.wide_dim, *slope = tile + Block * Stride, *bent = s.cap > 0 ? slope + Block * Stride : nullptr;
+            if (dbias && !(p->add >> 3 & 1)) memset(dbias + s.pair(kh * s.group, 0, 0), 0, size_t(s.pair(s.group, 0, 0)) * sizeof(float));
+            for (int64_t b = b0; b < b0 + together; ++b) {
+                pack_strips(static_cast<const T*>(p->k) + s.key(b, kh), s, k_strips);
+                pack_strips(static_cast<const T*>(p->v) + s.key(b, kh), s, v_strips);
+                copy_rows(static_cast<const T*>(p->k) + s.key(b, kh), s.k_stride, s.keys, s.dim, s.wide_dim, 1.0f, keys);
+                pack_bar(s, mask ? mask + b * s.keys : nullptr, bar);
+                memset(dk, 0, size_t(2 * s.row_floats()) * sizeof(float));
+                for (int64_t head = kh * s.group; head < (kh + 1) * s.group; ++head)
+                    for (int64_t q0 = 0; q0 < s.queries; q0 += Block) {
+                        const int64_t rows = s.queries - q0 < Block ? s.queries - q0 : Block, end = s.covered(q0, rows), start = s.begin(q0) / Span * Span, at_q = s.query(b, head, q0);
+                        const T *query = static_cast<const T*>(p->q) + at_q, *y = static_cast<const T*>(p->y) + at_q, *dy = static_cast<const T*>(p->dy) + at_q;
+                        copy_transposed(query, s.q_stride, rows, s.dim, Block, s.scale, q);
+                        copy_transposed(dy, s.q_stride, rows, s.dim, Block, 1.0f, up);
+                        copy_rows(query, s.q_stride, rows, s.dim, s.wide_dim, s.scale, q_rows);
+                        copy_rows(dy, s.q_stride, rows, s.dim, s.wide_dim, 1.0f, up_rows);
+                        float log[Block], mean[Block];
+                        for (int64_t i = 0; i < rows; ++i) {
+                            vf dot{};
+                            sweep(0, s.dim, [&](auto at) LR_LAMBDA { dot = fma(load(up_rows + i * s.wide_dim + at.i), at.get(y + i * s.q_stride), dot); });
+                            const float saved = lse[(b * s.heads + head) * s.queries + q0 + i];
+                            mean[i] = sum(dot);
+                            log[i] = saved == -__builtin_inff() ? __builtin_inff() : saved; // no key allowed: every share is e^-inf
+                        }
+                        for (int64_t k0 = start; k0 < end; k0 += Span) {
+                            const Columns c(k0, end);
+                            product<1, Block>(rows, c.width, s.dim, q, k_strips + k0 * s.dim, Strip, s.dim, tile, Stride, false);
+                            product<1, Block>(rows, c.width, s.dim, up, v_strips + k0 * s.dim, Strip, s.dim, slope, Stride, false);
+                            bend(s, head, q0, rows, k0, c.keys, tile, bent);
+                            bar_outside(s, q0, rows, k0, c.width, tile);
+                            for (int64_t i = 0; i < rows; ++i)
+                                for (int64_t j = 0; j < c.width; j += Lanes) {
+                                    const vf share = vexp(load(tile + i * Stride + j) + load(bar + k0 + j) - splat(log[i]));
+                                    store(slope + i * Stride + j, share * (load(slope + i * Stride + j) - splat(mean[i])));
+                                    store(tile + i * Stride + j, share);
+                                }
+                            for (int64_t i = 0; (dbias || bent) && i < rows; ++i)
+                                sweep(0, c.keys, [&](auto at) LR_LAMBDA {
+                                    const vf ds = load(slope + i * Stride + at.i);
+                                    if (dbias) at.put(dbias + s.pair(head, q0 + i, k0), ds, true);
+                                    if (bent) store(slope + i * Stride + at.i, ds * load(bent + i * Stride + at.i));
+                                });
+                            if (p->dq) product<Stride, 1>(rows, s.wide_dim, c.keys, slope, keys + k0 * s.wide_dim, s.wide_dim, 1, dq, s.wide_dim, k0 > start);
+                            if (p->dk) product<1, Stride>(c.keys, s.wide_dim, rows, slope, q_rows, s.wide_dim, 1, dk + k0 * s.wide_dim, s.wide_dim, true);
+                            if (p->dv) product<1, Stride>(c.keys, s.wide_dim, rows, tile, up_rows, s.wide_dim, 1, dv + k0 * s.wide_dim, s.wide_dim, true);
+                        }
+                        for (int64_t i = 0; p->dq && i < rows; ++i) {
+                            T* to = static_cast<T*>(p->dq) + at_q + i * s.q_stride;
+                            sweep(0, s.dim, [&](auto at) LR_LAMBDA { at.put(to, end <= start ? vf{} : splat(s.scale) * load(dq + i * s.wide_dim + at.i), p->add & 1); });
+                        }
                     }
-                    for (int64_t k0 = start; k0 < end; k0 += Span) {
-                        const Columns c(k0, end);
-                        product<1, Block>(rows, c.width, s.dim, q, k_strips + k0 * s.dim, Strip, s.dim, tile, Stride, false);
-                        product<1, Block>(rows, c.width, s.dim, up, v_strips + k0 * s.dim, Strip, s.dim, slope, Stride, false);
-                        bar_outside(s, q0, rows, k0, c.width, tile);
-                        for (int64_t i = 0; i < rows; ++i)
-                            for (int64_t j = 0; j < c.width; j += Lanes) {
-                                const vf share = vexp(load(tile + i * Stride + j) + load(bar + k0 + j) - splat(log[i]));
-                                store(slope + i * Stride + j, share * (load(slope + i * Stride + j) - splat(mean[i])));
-                                store(tile + i * Stride + j, share);
-                            }
-                        if (p->dq) product<Stride, 1>(rows, s.wide_dim, c.keys, slope, keys + k0 * s.wide_dim, s.wide_dim, 1, dq, s.wide_dim, k0 > start);
-                        if (p->dk) product<1, Stride>(c.keys, s.wide_dim, rows, slope, q_rows, s.wide_dim, 1, dk + k0 * s.wide_dim, s.wide_dim, true);
-                        if (p->dv) product<1, Stride>(c.keys, s.wide_dim, rows, tile, up_rows, s.wide_dim, 1, dv + k0 * s.wide_dim, s.wide_dim, true);
-                    }
-                    for (int64_t i = 0; p->dq && i < rows; ++i) {
-                        T* to = static_cast<T*>(p->dq) + at_q + i * s.q_stride;
-                        sweep(0, s.dim, [&](auto at) LR_LAMBDA { at.put(to, end <= start ? vf{} : splat(s.scale) * load(dq + i * s.wide_dim + at.i), p->add & 1); });
-                    }
-                }
-            auto write = [&](void* to, const float* from, bool add) {
-                for (int64_t j = 0; to && j < s.keys; ++j)
-                    sweep(0, s.dim, [&](auto at) LR_LAMBDA { at.put(static_cast<T*>(to) + s.key(b, kh) + j * s.k_stride, load(from + j * s.wide_dim + at.i), add); });
-            };
-            write(p->dk, dk, p->add >> 1 & 1);
-            write(p->dv, dv, p->add >> 2 & 1);
+                auto write = [&](void* to, const float* from, bool add) {
+                    for (int64_t j = 0; to && j < s.keys; ++j)
+                        sweep(0, s.dim, [&](auto at) LR_LAMBDA { at.put(static_cast<T*>(to) + s.key(b, kh) + j * s.k_stride, load(from + j * s.wide_dim + at.i), add); });
+                };
+                write(p->dk, dk, p->add >> 1 & 1);
+                write(p->dv, dv, p->add >> 2 & 1);
+            }
         });
     });
     return known ? status : LR_UNSUPPORTED;

@@ -8,7 +8,7 @@
     X(layer_norm_forward, LayerNormArgs) X(layer_norm_backward, LayerNormGradArgs) \
     X(gelu_forward, UnaryArgs) X(gelu_backward, UnaryGradArgs) X(gelu_tanh_forward, UnaryArgs) X(gelu_tanh_backward, UnaryGradArgs) \
     X(tanh_forward, UnaryArgs) X(tanh_backward, UnaryGradArgs) X(relu_forward, UnaryArgs) X(relu_backward, UnaryGradArgs) \
-    X(sigmoid_forward, UnaryArgs) X(sigmoid_backward, UnaryGradArgs) X(silu_forward, UnaryArgs) X(silu_backward, UnaryGradArgs) \
+    X(sigmoid_forward, UnaryArgs) X(sigmoid_backward, UnaryGradArgs) X(exp_forward, UnaryArgs) X(exp_backward, UnaryGradArgs) X(silu_forward, UnaryArgs) X(silu_backward, UnaryGradArgs) \
     X(quick_gelu_forward, UnaryArgs) X(quick_gelu_backward, UnaryGradArgs) X(silu_mul_forward, BinaryArgs) X(silu_mul_backward, BinaryGradArgs) \
     X(gelu_tanh_mul_forward, BinaryArgs) X(gelu_tanh_mul_backward, BinaryGradArgs) X(rope, RopeArgs) X(columns, ColumnsArgs) \
     X(binary_cross_entropy_forward, SquaredErrorArgs) X(binary_cross_entropy_backward, SquaredErrorGradArgs) \

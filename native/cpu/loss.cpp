@@ -10,15 +10,15 @@ namespace LR_NS {
 
 namespace {
 
-// Largest logit of a row, and their sum where it is asked for
-template <class T> LR_INLINE float row_top(const T* x, int64_t cols, bool want_total, double& total) {
+// Largest logit of a row, and the sum of z where it is asked for
+template <class T, class Cap> LR_INLINE float row_top(const T* x, int64_t cols, Cap cap, bool want_total, double& total) {
     const vf lowest = splat(-__builtin_inff());
     vf top[4] = {lowest, lowest, lowest, lowest}, sums[4] = {};
     const int64_t whole = cols / Lanes * Lanes;
     fan<4>(0, whole, [&](auto at, auto c) LR_LAMBDA {
         const vf v = at.get(x);
         top[c] = v > top[c] ? v : top[c];
-        if (want_total) sums[c] = sums[c] + v;
+        if (want_total) sums[c] = sums[c] + cap.of(v);
     });
     unroll<3>([&](auto c) LR_LAMBDA { top[0] = top[c + 1] > top[0] ? top[c + 1] : top[0]; });
     float high = largest(top[0]);
@@ -26,56 +26,72 @@ template <class T> LR_INLINE float row_top(const T* x, int64_t cols, bool want_t
     for (int64_t c = whole; c < cols; ++c) {
         const float v = widen(x[c]);
         high = v > high ? v : high;
-        total += v;
+        total += cap.of(splat(v))[0];
     }
     return high;
 }
 
-// Sum of e^(x - top): vectors of float32 over stretches of 1024, the stretches in float64
-template <class T> LR_INLINE double row_exps(const T* x, int64_t cols, float top) {
+// Sum of e^(z - top): vectors of float32 over stretches of 1024, the stretches in float64
+template <class T, class Cap> LR_INLINE double row_exps(const T* x, int64_t cols, Cap cap, float top) {
     double total = 0;
     for (int64_t c0 = 0; c0 < cols; c0 += 1024) {
         vf sums[4] = {};
-        fan<4>(c0, c0 + 1024 < cols ? c0 + 1024 : cols, [&](auto at, auto c) LR_LAMBDA { sums[c] = sums[c] + within(at, vexp(at.get(x) - splat(top))); });
+        fan<4>(c0, c0 + 1024 < cols ? c0 + 1024 : cols, [&](auto at, auto c) LR_LAMBDA { sums[c] = sums[c] + within(at, vexp(cap.of(at.get(x)) - splat(top))); });
         total += sum(gathered(sums));
     }
     return total;
+}
+
+// dx (+)= scale (softmax - q) dz/dx of a row whose label counts, by its log-sum-exp; dx may be x
+template <class T, class Cap> LR_INLINE void row_gradient(const T* x, T* dx, int64_t cols, int32_t label, float lse, float scale, double smoothing, Cap cap, bool add) {
+    const vf log = splat(lse), even = splat(float(smoothing / double(cols)));
+    const vf own = cap.of(splat(widen(x[label])));
+    const float share = (vexp(own - log) - even)[0] - float(1 - smoothing), slope = cap.slope(own)[0], before = add ? widen(dx[label]) : 0;
+    sweep(0, cols, [&](auto at) LR_LAMBDA {
+        const vf z = cap.of(at.get(x));
+        at.put(dx, splat(scale) * cap.slope(z) * (vexp(z - log) - even), add);
+    });
+    narrow(before + scale * slope * share, dx[label]);
 }
 
 } // namespace
 
 int32_t cross_entropy_forward(const CrossEntropyArgs* p) {
     const int32_t* labels = static_cast<const int32_t*>(p->labels);
-    float* lse = static_cast<float*>(p->lse);
-    float* losses = lr::scratch(0, p->rows + 16);
-    if (!losses) return LR_OUT_OF_MEMORY;
+    float *lse = static_cast<float*>(p->lse) + p->first, *losses = static_cast<float*>(p->losses), *valid = static_cast<float*>(p->valid);
     const int64_t cols = p->cols;
-    const bool known = by_float(p->dtype, [](auto*) {});
-    for (int64_t r = 0; known && r < p->rows; ++r)
+    if (!by_float(p->dtype, [](auto*) {})) return LR_UNSUPPORTED;
+    for (int64_t r = p->first; r < p->first + p->rows; ++r)
         if (labels[r] != p->ignore && (labels[r] < 0 || labels[r] >= cols)) return LR_BAD_ARGUMENT;
+    if (p->first == 0) {
+        int64_t counted = 0;
+        for (int64_t r = 0; r < p->total; ++r) counted += labels[r] != p->ignore;
+        *valid = float(counted);
+    }
     by_float(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        lr::parallel_range(p->rows, cols * 2, [&](int64_t r0, int64_t r1) {
-            for (int64_t r = r0; r < r1; ++r) {
-                const T* x = static_cast<const T*>(p->logits) + r * cols;
-                double total;
-                const float top = row_top(x, cols, p->smoothing != 0, total);
-                const double log = top + __builtin_log(row_exps(x, cols, top));
-                lse[r] = float(log);
-                const double mean = p->smoothing != 0 ? total / double(cols) : 0; // a logit of -inf is well where it has no share
-                losses[r] = labels[r] == p->ignore ? 0 : float(log - (1 - p->smoothing) * widen(x[labels[r]]) - p->smoothing * mean);
-            }
+        by_cap(p->cap, [&](auto cap) {
+            lr::parallel_range(p->rows, cols * 2, [&](int64_t r0, int64_t r1) {
+                for (int64_t r = r0; r < r1; ++r) {
+                    const T* x = static_cast<const T*>(p->logits) + r * cols;
+                    T* dx = p->dlogits ? static_cast<T*>(p->dlogits) + r * cols : nullptr;
+                    const int32_t label = labels[p->first + r];
+                    double total;
+                    const float top = cap.of(splat(row_top(x, cols, cap, p->smoothing != 0, total)))[0];
+                    const double log = top + __builtin_log(row_exps(x, cols, cap, top));
+                    lse[r] = float(log);
+                    const double mean = p->smoothing != 0 ? total / double(cols) : 0; // a logit of -inf is well where it has no share
+                    losses[p->first + r] = label == p->ignore ? 0 : float(log - (1 - p->smoothing) * cap.of(splat(widen(x[label])))[0] - p->smoothing * mean);
+                    if (dx && label == p->ignore) memset(dx, 0, size_t(cols) * sizeof(T));
+                    else if (dx) row_gradient(x, dx, cols, label, lse[r], 1 / *valid, p->smoothing, cap, false);
+                }
+            });
         });
     });
-    if (!known) return LR_UNSUPPORTED;
+    if (p->first + p->rows < p->total) return LR_OK;
     double total = 0;
-    int64_t counted = 0;
-    for (int64_t r = 0; r < p->rows; ++r) {
-        total += losses[r];
-        counted += labels[r] != p->ignore;
-    }
-    *static_cast<float*>(p->loss) = counted ? float(total / double(counted)) : 0;
-    *static_cast<float*>(p->valid) = float(counted);
+    for (int64_t r = 0; r < p->total; ++r) total += losses[r];
+    *static_cast<float*>(p->loss) = *valid > 0 ? float(total / double(*valid)) : 0;
     return LR_OK;
 }
 
@@ -83,24 +99,18 @@ int32_t cross_entropy_backward(const CrossEntropyGradArgs* p) {
     const int32_t* labels = static_cast<const int32_t*>(p->labels);
     const float* lse = static_cast<const float*>(p->lse);
     const float scale = *static_cast<const float*>(p->dloss) / *static_cast<const float*>(p->valid);
-    const float even = float(p->smoothing / p->cols), peak = float(1 - p->smoothing);
     const int64_t cols = p->cols;
     const bool add = p->add & 1;
     const bool known = by_float(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        lr::parallel_range(p->rows, cols * 2, [&](int64_t r0, int64_t r1) {
-            for (int64_t r = r0; r < r1; ++r) {
-                const T* x = static_cast<const T*>(p->logits) + r * cols;
-                T* dx = static_cast<T*>(p->dlogits) + r * cols;
-                if (labels[r] == p->ignore) {
-                    if (!add) memset(dx, 0, size_t(cols) * sizeof(T));
-                    continue;
+        by_cap(p->cap, [&](auto cap) {
+            lr::parallel_range(p->rows, cols * 2, [&](int64_t r0, int64_t r1) {
+                for (int64_t r = r0; r < r1; ++r) {
+                    T* dx = static_cast<T*>(p->dlogits) + r * cols;
+                    if (labels[r] != p->ignore) row_gradient(static_cast<const T*>(p->logits) + r * cols, dx, cols, labels[r], lse[r], scale, p->smoothing, cap, add);
+                    else if (!add) memset(dx, 0, size_t(cols) * sizeof(T));
                 }
-                const vf log = splat(lse[r]);
-                const float share = vexp(splat(widen(x[labels[r]])) - log)[0], before = add ? widen(dx[labels[r]]) : 0;
-                sweep(0, cols, [&](auto at) LR_LAMBDA { at.put(dx, splat(scale) * (vexp(at.get(x) - log) - splat(even)), add); });
-                narrow(before + scale * (share - even - peak), dx[labels[r]]);
-            }
+            });
         });
     });
     return known ? LR_OK : LR_UNSUPPORTED;

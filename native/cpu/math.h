@@ -90,6 +90,25 @@ LR_INLINE vf vtanh(vf x) {
     return a < splat(0.3f) ? fma(p * z, x, x) : as_float(as_int(large) | (as_int(x) & int32_t(0x80000000)));
 }
 
+// z = cap tanh(x/cap), or x itself, and dz/dx by z
+template <bool On> struct SoftCap {
+    float cap;
+    LR_INLINE vf of(vf x) const {
+        if constexpr (On) return splat(cap) * vtanh(splat(1 / cap) * x);
+        return x;
+    }
+    LR_INLINE vf slope(vf z) const {
+        if constexpr (!On) return splat(1.0f);
+        const vf t = splat(1 / cap) * z;
+        return (splat(1.0f) - t) * (splat(1.0f) + t);
+    }
+};
+// f of the cap that is wanted; 0: none
+template <class F> LR_INLINE void by_cap(double cap, F&& f) {
+    if (cap > 0) f(SoftCap<true>{float(cap)});
+    else f(SoftCap<false>{});
+}
+
 // 1/(1 + e^-x), 3 ulp
 LR_INLINE vf vsigmoid(vf x) { return reciprocal(splat(1.0f) + vexp(at_most(splat(87.0f), -x))); }
 

@@ -36,7 +36,10 @@ struct Sigmoid {
     static vf at(vf x) { return vsigmoid(x); }
     static vf slope(vf x) { const vf s = vsigmoid(x); return s * (splat(1.0f) - s); }
 };
-
+struct Exp {
+    static vf at(vf x) { return vexp(x); }
+    static vf slope(vf x) { return vexp(x); }
+};
 struct Silu {
     static vf at(vf x) { return x * vsigmoid(x); }
     static vf slope(vf x) { const vf s = vsigmoid(x); return fma(x * s, splat(1.0f) - s, s); }
@@ -79,17 +82,19 @@ template <class F> LR_INLINE void runs(int64_t begin, int64_t end, int64_t perio
     }
 }
 
-// y[i] = f(x[i], z[i % period])
+// y[i] = f(x[i], z[i % period]); a period of one is a single run of one value
 template <class F> int32_t binary(const BinaryArgs* p, F&& f) {
     if ((p->z_dtype != p->dtype && p->z_dtype != LR_F32) || p->period < 1) return LR_UNSUPPORTED;
+    const bool one = p->period == 1;
     const bool known = by_float(p->dtype, [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
         auto run = [&](auto* z) {
             lr::parallel_range(p->count, 1, [&](int64_t i0, int64_t i1) {
-                runs(i0, i1, p->period, [&](int64_t i, int64_t j, int64_t length) {
+                runs(i0, i1, one ? p->count : p->period, [&](int64_t i, int64_t j, int64_t length) {
                     const T* x = static_cast<const T*>(p->x) + i;
                     T* y = static_cast<T*>(p->y) + i;
-                    sweep(0, length, [&](auto at) LR_LAMBDA { at.set(y, f(at.get(x), at.get(z + j))); });
+                    if (one) sweep(0, length, [&](auto at) LR_LAMBDA { at.set(y, f(at.get(x), splat(widen(*z)))); });
+                    else sweep(0, length, [&](auto at) LR_LAMBDA { at.set(y, f(at.get(x), at.get(z + j))); });
                 });
             });
         };
@@ -104,6 +109,7 @@ template <class Fx, class Fz> int32_t binary_grad(const BinaryGradArgs* p, float
     constexpr int64_t Block = 32, Width = 1024; // periods and columns of a chunk
     if ((p->z_dtype != p->dtype && p->z_dtype != LR_F32) || p->period < 1) return LR_UNSUPPORTED;
     const int64_t period = p->period, blocks = (p->count / period + Block - 1) / Block, widths = (period + Width - 1) / Width;
+    const bool one = period == 1;
     float* partial = p->dz && blocks > 1 ? lr::scratch(0, blocks * period + 16) : nullptr;
     if (p->dz && blocks > 1 && !partial) return LR_OUT_OF_MEMORY;
     const bool known = by_float(p->dtype, [&](auto* type) {
@@ -113,8 +119,9 @@ template <class Fx, class Fz> int32_t binary_grad(const BinaryGradArgs* p, float
         auto run = [&](auto* z, auto* dz) {
             if (dx)
                 lr::parallel_range(p->count, 1, [&](int64_t i0, int64_t i1) {
-                    runs(i0, i1, period, [&](int64_t i, int64_t j, int64_t length) {
-                        sweep(0, length, [&](auto at) LR_LAMBDA { at.put(dx + i, fx(at.get(dy + i), z ? at.get(z + j) : vf{}), p->add & 1); });
+                    runs(i0, i1, one ? p->count : period, [&](int64_t i, int64_t j, int64_t length) {
+                        if (one) sweep(0, length, [&](auto at) LR_LAMBDA { at.put(dx + i, fx(at.get(dy + i), z ? splat(widen(*z)) : vf{}), p->add & 1); });
+                        else sweep(0, length, [&](auto at) LR_LAMBDA { at.put(dx + i, fx(at.get(dy + i), z ? at.get(z + j) : vf{}), p->add & 1); });
                     });
                 });
             if (!dz) return;
@@ -176,6 +183,7 @@ LR_UNARY(gelu_tanh, GeluTanh)
 LR_UNARY(tanh, Tanh)
 LR_UNARY(relu, Relu)
 LR_UNARY(sigmoid, Sigmoid)
+LR_UNARY(exp, Exp)
 LR_UNARY(silu, Silu)
 LR_UNARY(quick_gelu, QuickGelu)
 #define LR_GATED(name, F) \

@@ -1,7 +1,8 @@
 // Attention in tiles: no matrix of queries x keys is ever in memory. A warp owns 16 rows (forward 32 up to width 64); tiles of the other side stream
 // through two stages of shared memory, the next one on its way while this one is computed. Softmax is online, in powers of two with the scale folded
 // in. Backward makes the weights again, once with queries as owners (dq), once with keys (dk, dv; all query heads of a key head in order): every sum has
-// one owner and one order, so bits repeat without atomics. Head sizes below Width are filled up with zeros.
+// one owner and one order, so bits repeat without atomics. Head sizes below Width are filled up with zeros. Files that are Shaped bend the scores by a
+// soft cap and a bias; the gradient of the bias takes a launch a row of the batch, which share it.
 //
 // Floor, a head: forward 4 queries keys dim FLOPs, backward 14 (10 at least: the scores and dy v are made twice, the price of owners), half where
 // causal; q, k, v, y touched once. At 4096 tokens, 32 heads, dim 128, bf16: forward 0.27 TFLOP, 0.34 ms at 798 TFLOP/s; 0.13 GB, 0.04 ms.
@@ -60,6 +61,22 @@ template <class Args> LR_DEV Range lr_queries_of(const Args& p, int key, int key
     const int shift = p.keys - p.queries, first = p.causal ? key - shift : 0, past = p.window ? key + keys - 1 + p.window - shift : p.queries, end = past < p.queries ? past : p.queries;
     return {first > 0 ? first / size : 0, end > 0 ? (end + size - 1) / size : 0};
 }
+// The score of a query and a key as it goes into softmax where the file is Shaped: z + bias, z = cap tanh(scale s/cap), or scale s without a cap; slope is
+// dz/d(scale s). What is barred stays so.
+template <class Args> LR_DEV float lr_bend(const Args& p, int head, int query, int key, float s, float& slope) {
+    const float cap = static_cast<float>(p.cap);
+    slope = 1;
+    if (s == -lr_infinity()) return s;
+    s *= static_cast<float>(p.scale);
+    if (cap > 0) {
+        const float t = tanhf(s / cap);
+        slope = (1 - t) * (1 + t);
+        s = cap * t;
+    }
+    return p.bias && query < p.queries ? s + static_cast<const float*>(p.bias)[(int64_t(head) * p.queries + query) * p.keys + key] : s;
+}
+// Factor from scores to powers of two
+template <class Args> LR_DEV float lr_power(const Args& p) { return static_cast<float>(Shaped ? Log2e : p.scale * Log2e); }
 LR_DEV float lr_quad_sum(float v) {
     v += lr_shfl_xor(v, 1);
     return v + lr_shfl_xor(v, 2);
@@ -76,7 +93,7 @@ LR_DEV void lr_attend(const AttentionArgs& p) {
     const Rows q = lr_rows(p, p.q, p.queries, p.heads, batch, head, whole), y = lr_rows(p, p.y, p.queries, p.heads, batch, head, whole);
     const Rows k = lr_rows(p, p.k, p.keys, p.kv_heads, batch, kv_head, whole), v = lr_rows(p, p.v, p.keys, p.kv_heads, batch, kv_head, whole);
     const Range tiles = lr_keys_of(p, from, Queries, Ahead);
-    const float scale = static_cast<float>(p.scale * Log2e);
+    const float scale = lr_power(p);
     auto fetch = [&](int tile) {
         const uint32_t stage = Stages + (tile - tiles.begin) % 2 * Stage;
         lr_fetch<Ahead, Threads>(k, tile * Ahead, stage);
@@ -103,6 +120,16 @@ LR_DEV void lr_attend(const AttentionArgs& p) {
         float s[Strips][Ahead / 8][4] = {};
         lr_dots<Ahead>(strips, stage, s);
         if (!lr_open(p, from, Queries, tile * Ahead, Ahead)) lr_bar<false, Ahead>(p, batch, first, tile * Ahead, s);
+        if constexpr (Shaped)
+            LR_UNROLL
+            for (int m = 0; m < Strips; ++m)
+                LR_UNROLL
+                for (int j = 0; j < Ahead / 8; ++j)
+                    LR_UNROLL
+                    for (int e = 0; e < 4; ++e) {
+                        float slope;
+                        s[m][j][e] = lr_bend(p, head, first + 16 * m + lane / 4 + 8 * (e / 2), tile * Ahead + 8 * j + 2 * (lane % 4) + e % 2, s[m][j][e], slope);
+                    }
         LR_UNROLL
         for (int m = 0; m < Strips; ++m)
             LR_UNROLL
@@ -140,7 +167,7 @@ LR_DEV void lr_attend(const AttentionArgs& p) {
             const int query = first + 16 * m + lane / 4 + 8 * h;
             share[h] = all == 0 ? 0.0f : 1.0f / all;
             if (lane % 4 == 0 && query < p.queries)
-                static_cast<float*>(p.lse)[(int64_t(batch) * p.heads + head) * p.queries + query] = all == 0 ? -lr_infinity() : lr_fma(top[m][h], static_cast<float>(p.scale), logf(all));
+                static_cast<float*>(p.lse)[(int64_t(batch) * p.heads + head) * p.queries + query] = all == 0 ? -lr_infinity() : lr_fma(top[m][h], Shaped ? 1.0f : static_cast<float>(p.scale), logf(all));
         }
         lr_put_strip(sums[m], share, y, first + 16 * m, false);
     }
@@ -169,8 +196,9 @@ LR_DEV float lr_own_dot(const Rows& y, const Rows& dy, int query) {
     return lr_quad_sum(sum);
 }
 
-// Block: 16 Warps rows of the owner, keys (head LR_BY of kv_heads) or queries (head LR_BY of heads); batch LR_BZ. With w the weights and dot = dy . y:
-// First: dk += ds^T q or dq += ds k, ds = scale w (dy v^T - dot); Second: dv += w^T dy. Queries write dot to work [batch, heads, queries], keys read it.
+// Block: 16 Warps rows of the owner, keys (head LR_BY of kv_heads) or queries (head LR_BY of heads); batch
+// plan.parts + LR_BZ. With w the weights and dot = dy . y:
+// First: dk += ds^T q or dq += ds k, ds = scale w (dy v^T - dot); Second: dv += w^T dy. Queries add w (dy v^T - dot) to dbias and write dot to work [batch, heads, queries], keys read it.
 template <bool OfKeys, bool First, bool Second> LR_DEV void lr_attend_back(const Planned<AttentionGradArgs>& plan) {
     const AttentionGradArgs& p = plan.op;
     constexpr int Own = 16 * Warps;
@@ -178,14 +206,15 @@ template <bool OfKeys, bool First, bool Second> LR_DEV void lr_attend_back(const
     static_assert(2 * Back <= Threads, "a thread fetches one level or dot");
     float* sides = reinterpret_cast<float*>(LR_SMEM + Stages + 4 * Tile); // [stage][level, dot][Back]
     float* work = static_cast<float*>(plan.work);
-    const int lane = LR_TID % 32, warp = LR_TID / 32, batch = LR_BZ, group = p.heads / p.kv_heads;
+    const int lane = LR_TID % 32, warp = LR_TID / 32, batch = plan.parts + static_cast<int>(LR_BZ), group = p.heads / p.kv_heads;
     const int kv_head = OfKeys ? LR_BY : LR_BY / group, head = OfKeys ? LR_BY * group : LR_BY;
     const int from = static_cast<int>(p.causal && !OfKeys ? LR_GX - 1 - LR_BX : LR_BX) * Own, first = from + 16 * warp;
     const bool whole = p.dim % Lanes == 0 && lr_aligned(p.q) && lr_aligned(p.k) && lr_aligned(p.v) && lr_aligned(p.y) && lr_aligned(p.dy) && lr_aligned(p.dq) && lr_aligned(p.dk) && lr_aligned(p.dv);
     const Rows q = lr_rows(p, p.q, p.queries, p.heads, batch, head, whole), dy = lr_rows(p, p.dy, p.queries, p.heads, batch, head, whole);
     const Rows k = lr_rows(p, p.k, p.keys, p.kv_heads, batch, kv_head, whole), v = lr_rows(p, p.v, p.keys, p.kv_heads, batch, kv_head, whole);
     const int64_t place = (int64_t(batch) * p.heads + head) * p.queries;
-    const float scale = static_cast<float>(p.scale * Log2e);
+    const float scale = lr_power(p);
+    float* dbias = !OfKeys && Shaped ? static_cast<float*>(p.dbias) : nullptr;
 
     float level[2] = {}, dot[2] = {};
     if (!OfKeys) {
@@ -197,7 +226,7 @@ template <bool OfKeys, bool First, bool Second> LR_DEV void lr_attend_back(const
             dot[h] = lr_own_dot(y, dy, query);
             if (lane % 4 == 0 && query < p.queries) work[place + query] = dot[h];
         }
-        if (!p.dq) return;
+        if (!p.dq && !dbias) return;
     }
 
     // Tiles of the other side that meet this one; keys go over them once a head of their group
@@ -253,16 +282,20 @@ template <bool OfKeys, bool First, bool Second> LR_DEV void lr_attend_back(const
         for (int j = 0; j < Back / 8; ++j)
             LR_UNROLL
             for (int e = 0; e < 4; ++e) {
-                const int col = 8 * j + 2 * (lane % 4) + e % 2;
+                const int col = 8 * j + 2 * (lane % 4) + e % 2, row = first + lane / 4 + 8 * (e / 2), query = OfKeys ? other + col : row, key = OfKeys ? row : other + col;
+                float slope = 1;
+                if (Shaped) w[0][j][e] = lr_bend(p, OfKeys ? head + step / span : head, query, key, w[0][j][e], slope);
                 w[0][j][e] = lr_exp2(lr_fma(w[0][j][e], scale, -(OfKeys ? here[col] : level[e / 2])));
                 if (First) ds[0][j][e] = w[0][j][e] * (ds[0][j][e] - (OfKeys ? here[Back + col] : dot[e / 2]));
+                if (dbias && query < p.queries && key < p.keys) dbias[(int64_t(head) * p.queries + query) * p.keys + key] += ds[0][j][e];
+                if (First && Shaped) ds[0][j][e] *= slope;
             }
         if (Second) lr_mix<Back>(w, stage + Tile, sums2);
         if (First) lr_mix<Back>(ds, stage, sums1);
         if (OfKeys && more && LR_TID < 2 * Back) sides[(step + 1) % 2 * 2 * Back + LR_TID] = next;
     }
     const float scales[2] = {static_cast<float>(p.scale), static_cast<float>(p.scale)}, ones[2] = {1, 1};
-    if (!OfKeys) lr_put_strip(sums1[0], scales, lr_rows(p, p.dq, p.queries, p.heads, batch, head, whole), first, p.add & 1);
+    if (!OfKeys && p.dq) lr_put_strip(sums1[0], scales, lr_rows(p, p.dq, p.queries, p.heads, batch, head, whole), first, p.add & 1);
     if (OfKeys && First && p.dk) lr_put_strip(sums1[0], scales, lr_rows(p, p.dk, p.keys, p.kv_heads, batch, kv_head, whole), first, p.add >> 1 & 1);
     if (OfKeys && Second && p.dv) lr_put_strip(sums2[0], ones, lr_rows(p, p.dv, p.keys, p.kv_heads, batch, kv_head, whole), first, p.add >> 2 & 1);
 }

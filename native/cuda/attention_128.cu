@@ -1,5 +1,6 @@
 // Attention of head sizes 65 to 128; algorithm and card stand in attention.cuh.
 constexpr int Width = 128;
+constexpr bool Shaped = false;
 #include "attention.cuh"
 
 LR_KERNEL(attention_forward_128, AttentionArgs, Threads, 2) { lr_attend(p); }

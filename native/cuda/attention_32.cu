@@ -1,5 +1,6 @@
 // Attention of head sizes 1 to 32; algorithm and card stand in attention.cuh.
 constexpr int Width = 32;
+constexpr bool Shaped = false;
 #include "attention.cuh"
 
 LR_KERNEL(attention_forward_32, AttentionArgs, Threads, 2) { lr_attend(p); }

@@ -1,5 +1,6 @@
 // Attention of head sizes 33 to 64; algorithm and card stand in attention.cuh.
 constexpr int Width = 64;
+constexpr bool Shaped = false;
 #include "attention.cuh"
 
 LR_KERNEL(attention_forward_64, AttentionArgs, Threads, 2) { lr_attend(p); }

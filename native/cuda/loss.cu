@@ -2,24 +2,46 @@
 // in float64 in the order of rows by one block; a double addition and conversion an element stay below memory's time where float64 has 1/64 of the rate.
 #include "common.cuh"
 
-// A team of threads a row, a warp up to 1024 columns, else a block: lse, and the row's loss to work [rows]
-template <int Team> LR_DEV void lr_entropy(const Planned<CrossEntropyArgs>& p) {
+// z = cap tanh(x/cap), or x where there is no cap, and dz/dx by z
+LR_DEV float lr_capped(float x, float cap) { return cap > 0 ? cap * tanhf(x / cap) : x; }
+LR_DEV float lr_cap_slope(float z, float cap) { return cap > 0 ? (1 - z / cap) * (1 + z / cap) : 1.0f; }
+
+// dx (+)= scale (softmax - q) dz/dx of a row [cols], by its log-sum-exp; 0 where its label does not count
+template <int Team, class Args> LR_DEV void lr_entropy_slope(const Args& p, const scalar* x, scalar* dx, int label, float lse, float scale, bool add) {
+    const bool whole = lr_aligned(x) && lr_aligned(dx);
+    const float even = static_cast<float>(p.smoothing / p.cols), peak = static_cast<float>(1 - p.smoothing), cap = static_cast<float>(p.cap);
+    for (int g = static_cast<int>(LR_TID) % Team; g * Lanes < p.cols; g += Team) {
+        const int have = lr_group(g, p.cols);
+        float v[Lanes];
+        lr_get(x + g * Lanes, have, whole, v);
+        LR_UNROLL
+        for (int e = 0; e < Lanes; ++e) {
+            const float q = even + (g * Lanes + e == label ? peak : 0.0f), z = lr_capped(v[e], cap);
+            v[e] = label == p.ignore ? 0.0f : scale * lr_cap_slope(z, cap) * (expf(z - lse) - q);
+        }
+        lr_set(dx + g * Lanes, have, whole, v, add);
+    }
+}
+
+// A team of threads a row, a warp up to 1024 columns, else a block: lse, the row's loss, and its gradient where that is wanted
+template <int Team> LR_DEV void lr_entropy(const CrossEntropyArgs& a) {
     float* parts = reinterpret_cast<float*>(LR_SMEM); // [8] where a block owns the row
-    const CrossEntropyArgs& a = p.op;
     const int64_t row = Team == 32 ? int64_t(LR_BX) * 4 + LR_TID / 32 : LR_BX;
     if (row >= a.rows) return;
     const scalar* x = static_cast<const scalar*>(a.logits) + row * a.cols;
-    const int label = static_cast<const int32_t*>(a.labels)[row];
+    const int label = static_cast<const int32_t*>(a.labels)[a.first + row];
     const bool whole = lr_aligned(x);
-    const float none = -lr_infinity();
+    const float none = -lr_infinity(), cap = static_cast<float>(a.cap), own = label == a.ignore ? 0.0f : lr_capped(lr_widen(x[label]), cap);
     float top = none, mean = 0, exps = 0;
     for (int g = static_cast<int>(LR_TID) % Team; g * Lanes < a.cols; g += Team) {
         const int have = lr_group(g, a.cols);
         float v[Lanes], next = top;
         lr_get(x + g * Lanes, have, whole, v);
         LR_UNROLL
-        for (int e = 0; e < Lanes; ++e)
+        for (int e = 0; e < Lanes; ++e) {
+            v[e] = lr_capped(v[e], cap);
             if (e < have) next = fmaxf(next, v[e]); // a NaN is not seen here: it stays in its power
+        }
         const float level = next == none ? 0.0f : next;
         exps *= expf(top - level);
         LR_UNROLL
@@ -32,50 +54,42 @@ template <int Team> LR_DEV void lr_entropy(const Planned<CrossEntropyArgs>& p) {
     const float most = lr_team_max<Team>(top, parts), level = most == none ? 0.0f : most;
     exps = lr_team_sum<Team>(exps * expf(top - level), parts);
     mean = lr_team_sum<Team>(mean, parts);
-    if (LR_TID % Team > 0) return;
     const float log = level + logf(exps), smoothing = static_cast<float>(a.smoothing);
-    static_cast<float*>(a.lse)[row] = log;
-    static_cast<float*>(p.work)[row] = label == a.ignore ? 0.0f : log - (1.0f - smoothing) * lr_widen(x[label]) - smoothing * (mean / static_cast<float>(a.cols));
-}
-LR_KERNEL(cross_entropy_rows, Planned<CrossEntropyArgs>, 128, 8) { lr_entropy<32>(p); }
-LR_KERNEL(cross_entropy_rows_wide, Planned<CrossEntropyArgs>, 256, 4) { lr_entropy<256>(p); }
-
-// One block: the mean of the rows that count
-LR_KERNEL(cross_entropy_mean, Planned<CrossEntropyArgs>, 256, 1) {
-    double* parts = reinterpret_cast<double*>(LR_SMEM); // [256]
-    const CrossEntropyArgs& a = p.op;
-    double sum = 0, counted = 0;
-    for (int r = LR_TID; r < a.rows; r += 256) {
-        sum += static_cast<const float*>(p.work)[r];
-        counted += static_cast<const int32_t*>(a.labels)[r] != a.ignore;
+    if (LR_TID % Team == 0) {
+        static_cast<float*>(a.lse)[a.first + row] = log;
+        static_cast<float*>(a.losses)[a.first + row] = label == a.ignore ? 0.0f : log - (1.0f - smoothing) * own - smoothing * (mean / static_cast<float>(a.cols));
     }
-    sum = lr_block_total(sum, parts);
-    counted = lr_block_total(counted, parts);
-    if (LR_TID > 0) return;
-    *static_cast<float*>(a.loss) = counted > 0 ? static_cast<float>(sum / counted) : 0.0f;
-    *static_cast<float*>(a.valid) = static_cast<float>(counted);
+    if (!a.dlogits) return;
+    lr_warp_sync(); // dlogits may be logits: the label's is read before
+    lr_entropy_slope<Team>(a, x, static_cast<scalar*>(a.dlogits) + row * a.cols, label, log, 1 / *static_cast<const float*>(a.valid), false);
+}
+LR_KERNEL(cross_entropy_rows, CrossEntropyArgs, 128, 8) { lr_entropy<32>(p); }
+LR_KERNEL(cross_entropy_rows_wide, CrossEntropyArgs, 256, 4) { lr_entropy<256>(p); }
+
+// One block: valid, the labels that count; its first thread gets the number
+LR_DEV double lr_valid(const CrossEntropyArgs& p) {
+    double counted = 0;
+    for (int r = LR_TID; r < p.total; r += 256) counted += static_cast<const int32_t*>(p.labels)[r] != p.ignore;
+    counted = lr_block_total(counted, reinterpret_cast<double*>(LR_SMEM)); // [256]
+    if (LR_TID == 0) *static_cast<float*>(p.valid) = static_cast<float>(counted);
+    return counted;
+}
+LR_KERNEL(cross_entropy_count, CrossEntropyArgs, 256, 1) { lr_valid(p); }
+// One block: the mean of the rows whose labels count
+LR_KERNEL(cross_entropy_mean, CrossEntropyArgs, 256, 1) {
+    double sum = 0;
+    for (int r = LR_TID; r < p.total; r += 256) sum += static_cast<const float*>(p.losses)[r];
+    sum = lr_block_total(sum, reinterpret_cast<double*>(LR_SMEM)); // [256]
+    const double counted = lr_valid(p);
+    if (LR_TID == 0) *static_cast<float*>(p.loss) = counted > 0 ? static_cast<float>(sum / counted) : 0.0f;
 }
 
 template <int Team> LR_DEV void lr_entropy_back(const CrossEntropyGradArgs& p) {
     const int64_t row = Team == 32 ? int64_t(LR_BX) * 4 + LR_TID / 32 : LR_BX;
     if (row >= p.rows) return;
-    const scalar* x = static_cast<const scalar*>(p.logits) + row * p.cols;
-    scalar* dx = static_cast<scalar*>(p.dlogits) + row * p.cols;
-    const int label = static_cast<const int32_t*>(p.labels)[row];
-    const bool whole = lr_aligned(x) && lr_aligned(dx);
-    const float lse = static_cast<const float*>(p.lse)[row], scale = *static_cast<const float*>(p.dloss) / *static_cast<const float*>(p.valid);
-    const float even = static_cast<float>(p.smoothing / p.cols), peak = static_cast<float>(1 - p.smoothing);
-    for (int g = static_cast<int>(LR_TID) % Team; g * Lanes < p.cols; g += Team) {
-        const int have = lr_group(g, p.cols);
-        float v[Lanes];
-        lr_get(x + g * Lanes, have, whole, v);
-        LR_UNROLL
-        for (int e = 0; e < Lanes; ++e) {
-            const float q = even + (g * Lanes + e == label ? peak : 0.0f);
-            v[e] = label == p.ignore ? 0.0f : scale * (expf(v[e] - lse) - q);
-        }
-        lr_set(dx + g * Lanes, have, whole, v, p.add & 1);
-    }
+    const float scale = *static_cast<const float*>(p.dloss) / *static_cast<const float*>(p.valid);
+    lr_entropy_slope<Team>(p, static_cast<const scalar*>(p.logits) + row * p.cols, static_cast<scalar*>(p.dlogits) + row * p.cols, static_cast<const int32_t*>(p.labels)[row],
+                           static_cast<const float*>(p.lse)[row], scale, p.add & 1);
 }
 LR_KERNEL(cross_entropy_backward, CrossEntropyGradArgs, 128, 8) { lr_entropy_back<32>(p); }
 LR_KERNEL(cross_entropy_backward_wide, CrossEntropyGradArgs, 256, 4) { lr_entropy_back<256>(p); }

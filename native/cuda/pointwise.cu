@@ -39,6 +39,10 @@ struct Sigmoid {
     }
 };
 
+struct Exp {
+    LR_DEV float at(float x) { return expf(x); }
+    LR_DEV float slope(float x) { return expf(x); }
+};
 struct Silu {
     LR_DEV float at(float x) { return x * Sigmoid::at(x); }
     LR_DEV float slope(float x) {
@@ -89,6 +93,7 @@ LR_UNARY(gelu_tanh, GeluTanh)
 LR_UNARY(tanh, Tanh)
 LR_UNARY(relu, Relu)
 LR_UNARY(sigmoid, Sigmoid)
+LR_UNARY(exp, Exp)
 LR_UNARY(silu, Silu)
 LR_UNARY(quick_gelu, QuickGelu)
 

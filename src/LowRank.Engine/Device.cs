@@ -26,6 +26,12 @@ public abstract class Device : IDisposable
     /// <summary>Wait after every launch on a GPU, so that the error of a kernel names that kernel. Without it the error comes with a later call.</summary>
     public virtual bool CheckLaunches { get; set; }
 
+    /// <summary>Bytes of all tensors that scopes, tapes and stores hold now, padding included.</summary>
+    public long Bytes { get; private set; }
+
+    /// <summary>The most that <see cref="Bytes"/> has been since <see cref="ResetPeak"/>.</summary>
+    public long PeakBytes { get; private set; }
+
     /// <summary>Launches that ran a kernel's float64 reference because no native kernel took them, by kernel name. F64 tensors are not counted: the reference is their kernel.</summary>
     public IReadOnlyDictionary<string, long> Fallbacks => fallbacks;
 
@@ -125,6 +131,9 @@ public abstract class Device : IDisposable
     /// <exception cref="DeviceException">The emulator's library is missing.</exception>
     public static Device Emulated() => new CudaDevice(new EmulatedDriver());
 
+    /// <summary>Starts <see cref="PeakBytes"/> anew.</summary>
+    public void ResetPeak() => PeakBytes = Bytes;
+
     /// <summary>Opens a scope: tensors made until its end die with it.</summary>
     public Scope BeginScope() => new(this, current: true);
 
@@ -178,6 +187,12 @@ public abstract class Device : IDisposable
         {
             Release(block);
         }
+    }
+
+    internal void Count(long bytes)
+    {
+        Bytes += bytes;
+        PeakBytes = Math.Max(PeakBytes, Bytes);
     }
 
     internal void CountFallback(string kernel) => fallbacks[kernel] = fallbacks.GetValueOrDefault(kernel) + 1;

@@ -313,9 +313,9 @@ internal struct UnfoldArgs : IKernelArgs
 [StructLayout(LayoutKind.Sequential)]
 internal struct CrossEntropyArgs : IKernelArgs
 {
-    public nint Logits, Labels, Loss, Lse, Valid;
-    public int Rows, Cols, Ignore;
-    public double Smoothing;
+    public nint Logits, Labels, Loss, Losses, Lse, Valid, Dlogits;
+    public int Rows, Cols, First, Total, Ignore;
+    public double Smoothing, Cap;
     public DType DType;
     readonly DType IKernelArgs.Type => DType;
 }
@@ -325,7 +325,7 @@ internal struct CrossEntropyGradArgs : IKernelArgs
 {
     public nint Logits, Labels, Lse, Valid, Dloss, Dlogits;
     public int Rows, Cols, Ignore;
-    public double Smoothing;
+    public double Smoothing, Cap;
     public DType DType;
     public uint Add;
     readonly DType IKernelArgs.Type => DType;
@@ -355,9 +355,9 @@ internal struct SquaredErrorGradArgs : IKernelArgs
 [StructLayout(LayoutKind.Sequential)]
 internal struct AttentionArgs : IKernelArgs
 {
-    public nint Q, K, V, Mask, Y, Lse;
+    public nint Q, K, V, Mask, Bias, Y, Lse;
     public int Batch, Queries, Keys, Heads, KvHeads, Dim, Causal, Window;
-    public double Scale;
+    public double Scale, Cap;
     public DType DType;
     readonly DType IKernelArgs.Type => DType;
 }
@@ -365,9 +365,9 @@ internal struct AttentionArgs : IKernelArgs
 [StructLayout(LayoutKind.Sequential)]
 internal struct AttentionGradArgs : IKernelArgs
 {
-    public nint Q, K, V, Mask, Y, Lse, Dy, Dq, Dk, Dv;
+    public nint Q, K, V, Mask, Bias, Y, Lse, Dy, Dq, Dk, Dv, Dbias;
     public int Batch, Queries, Keys, Heads, KvHeads, Dim, Causal, Window;
-    public double Scale;
+    public double Scale, Cap;
     public DType DType;
     public uint Add;
     readonly DType IKernelArgs.Type => DType;

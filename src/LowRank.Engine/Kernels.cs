@@ -33,6 +33,8 @@ internal static class Kernels
     public static readonly Kernel<UnaryGradArgs> ReluBackward = new("relu_backward", PointwiseReferences.UnaryGrad(x => x > 0 ? 1 : 0)) { Cuda = CudaPlans.UnaryGrad("relu_backward") };
     public static readonly Kernel<UnaryArgs> SigmoidForward = new("sigmoid_forward", PointwiseReferences.Unary(PointwiseReferences.Sigmoid)) { Cuda = CudaPlans.Unary("sigmoid_forward") };
     public static readonly Kernel<UnaryGradArgs> SigmoidBackward = new("sigmoid_backward", PointwiseReferences.UnaryGrad(PointwiseReferences.SigmoidSlope)) { Cuda = CudaPlans.UnaryGrad("sigmoid_backward") };
+    public static readonly Kernel<UnaryArgs> ExpForward = new("exp_forward", PointwiseReferences.Unary(Math.Exp)) { Cuda = CudaPlans.Unary("exp_forward") };
+    public static readonly Kernel<UnaryGradArgs> ExpBackward = new("exp_backward", PointwiseReferences.UnaryGrad(Math.Exp)) { Cuda = CudaPlans.UnaryGrad("exp_backward") };
     public static readonly Kernel<UnaryArgs> SiluForward = new("silu_forward", PointwiseReferences.Unary(PointwiseReferences.Silu)) { Cuda = CudaPlans.Unary("silu_forward") };
     public static readonly Kernel<UnaryGradArgs> SiluBackward = new("silu_backward", PointwiseReferences.UnaryGrad(PointwiseReferences.SiluSlope)) { Cuda = CudaPlans.UnaryGrad("silu_backward") };
     public static readonly Kernel<UnaryArgs> QuickGeluForward = new("quick_gelu_forward", PointwiseReferences.Unary(PointwiseReferences.QuickGelu)) { Cuda = CudaPlans.Unary("quick_gelu_forward") };

@@ -128,6 +128,19 @@ public abstract record Op
         }
     }
 
+    /// <summary>Throws unless the options of a cross-entropy are in range.</summary>
+    private protected void RequireOptions(double smoothing, double softCap)
+    {
+        if (smoothing is not (>= 0 and < 1))
+        {
+            throw Bad("Smoothing", smoothing, "0 or more and less than 1");
+        }
+        if (!(softCap >= 0))
+        {
+            throw Bad("SoftCap", softCap, "0 (no cap) or more");
+        }
+    }
+
     private void RequireFinite(Tensor y)
     {
         if (y.DType.IsFloat() && y.ToDoubles().AsSpan().ContainsAnyExceptFinite())

@@ -111,6 +111,7 @@ public class Scope : IDisposable
         Generation++;
         at = 0;
         used = 0;
+        Device.Count(-Bytes);
         Bytes = 0;
     }
 
@@ -142,6 +143,7 @@ public class Scope : IDisposable
             Device.Forget(this);
         }
         Generation = 0;
+        Device.Count(-Bytes);
         for (int i = blocks.Count - 1; i >= 0; i--)
         {
             Device.Return(blocks[i].Block, blocks[i].Size);
@@ -171,6 +173,7 @@ public class Scope : IDisposable
         nint data = blocks[at].Block + (nint)used;
         used += size;
         Bytes += (long)size;
+        Device.Count((long)size);
         if (check)
         {
             byte[] poison = new byte[bytes + Guard];

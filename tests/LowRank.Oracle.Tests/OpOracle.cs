@@ -26,6 +26,7 @@ internal static class OpOracle
         [typeof(Gelu)] = (_, t) => F.gelu(t[0]!),
         [typeof(GeluTanh)] = (_, t) => GeluTanh(t[0]!),
         [typeof(QuickGelu)] = (_, t) => t[0]! * (t[0]! * 1.702).sigmoid(),
+        [typeof(Exp)] = (_, t) => t[0]!.exp(),
         [typeof(Silu)] = (_, t) => F.silu(t[0]!),
         [typeof(SwiGlu)] = (_, t) => F.silu(t[0]!) * t[1]!,
         [typeof(GeGlu)] = (_, t) => GeluTanh(t[0]!) * t[1]!,
@@ -43,9 +44,10 @@ internal static class OpOracle
         [typeof(Transpose)] = (_, t) => t[0]!.transpose(-1, -2),
         [typeof(Unfold)] = (op, t) => Patches((Unfold)op, t[0]!),
         [typeof(CrossEntropy)] = (op, t) => Loss((CrossEntropy)op, t[0]!, t[1]!),
+        [typeof(LinearCrossEntropy)] = (op, t) => ((LinearCrossEntropy)op) is var o ? Loss(new(o.Ignore, o.Smoothing, o.SoftCap), F.linear(t[0]!, t[1]!, t.ElementAtOrDefault(3)).reshape(-1, t[1]!.shape[0]), t[2]!.flatten()) : t[0]!,
         [typeof(SquaredError)] = (op, t) => (F.mse_loss(t[0]!, t[1]!) * ((SquaredError)op).Scale).reshape(1),
         [typeof(BinaryCrossEntropy)] = (op, t) => (F.binary_cross_entropy_with_logits(t[0]!, t[1]!) * ((BinaryCrossEntropy)op).Scale).reshape(1),
-        [typeof(Attention)] = (op, t) => Attend((Attention)op, t[0]!, t[1]!, t[2]!, t.ElementAtOrDefault(3)),
+        [typeof(Attention)] = (op, t) => Attend((Attention)op, t[0]!, t[1]!, t[2]!, t.ElementAtOrDefault(3), t.ElementAtOrDefault(4)),
     };
 
     private static Torch.Tensor Turn(Torch.Tensor x, bool turned) => turned ? x.t() : x;
@@ -89,9 +91,11 @@ internal static class OpOracle
     }
 
     private static Torch.Tensor Loss(CrossEntropy op, Torch.Tensor logits, Torch.Tensor labels) =>
-        F.cross_entropy(logits, labels, ignore_index: op.Ignore, label_smoothing: op.Smoothing).reshape(1);
+        F.cross_entropy(Capped(logits, op.SoftCap), labels, ignore_index: op.Ignore, label_smoothing: op.Smoothing).reshape(1);
 
-    private static Torch.Tensor Attend(Attention op, Torch.Tensor q, Torch.Tensor k, Torch.Tensor v, Torch.Tensor? mask)
+    private static Torch.Tensor Capped(Torch.Tensor x, double cap) => cap == 0 ? x : (x / cap).tanh() * cap;
+
+    private static Torch.Tensor Attend(Attention op, Torch.Tensor q, Torch.Tensor k, Torch.Tensor v, Torch.Tensor? mask, Torch.Tensor? bias)
     {
         (long batch, long queries, long keys, long dim) = (q.shape[0], q.shape[1], k.shape[1], q.shape[2] / op.Heads);
         long shared = op.KvHeads == 0 ? 1 : op.Heads / op.KvHeads;
@@ -100,6 +104,12 @@ internal static class OpOracle
         seen = op.Causal ? seen.tril(keys - queries) : seen;
         seen = op.Window == 0 ? seen : seen.triu(keys - queries - op.Window + 1);
         seen = mask is null ? seen : seen.logical_and(mask.to(Torch.ScalarType.Bool).view(batch, 1, 1, keys));
-        return F.scaled_dot_product_attention(Heads(q, 1), Heads(k, shared), Heads(v, shared), attn_mask: seen).transpose(1, 2).reshape(q.shape);
+        if (op.SoftCap == 0 && bias is null)
+        {
+            return F.scaled_dot_product_attention(Heads(q, 1), Heads(k, shared), Heads(v, shared), attn_mask: seen).transpose(1, 2).reshape(q.shape);
+        }
+        Torch.Tensor scores = Capped(Heads(q, 1).matmul(Heads(k, shared).transpose(-1, -2)) / Math.Sqrt(dim), op.SoftCap);
+        scores = (bias is null ? scores : scores + bias).masked_fill(seen.logical_not(), double.NegativeInfinity);
+        return scores.softmax(-1).matmul(Heads(v, shared)).transpose(1, 2).reshape(q.shape);
     }
 }

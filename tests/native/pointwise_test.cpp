@@ -213,6 +213,7 @@ void pointwise() {
     unary(KERNEL(tanh_forward, UnaryArgs), KERNEL(tanh_backward, UnaryGradArgs), tanh, [](double x) { return 1 - tanh(x) * tanh(x); });
     unary(KERNEL(relu_forward, UnaryArgs), KERNEL(relu_backward, UnaryGradArgs), [](double x) { return x > 0 ? x : 0; }, [](double x) { return x > 0 ? 1.0 : 0; });
     unary(KERNEL(sigmoid_forward, UnaryArgs), KERNEL(sigmoid_backward, UnaryGradArgs), logistic, [](double x) { return logistic(x) * (1 - logistic(x)); });
+    unary(KERNEL(exp_forward, UnaryArgs), KERNEL(exp_backward, UnaryGradArgs), exp, exp);
     unary(KERNEL(silu_forward, UnaryArgs), KERNEL(silu_backward, UnaryGradArgs), silu, silu_slope);
     unary(KERNEL(quick_gelu_forward, UnaryArgs), KERNEL(quick_gelu_backward, UnaryGradArgs), quick_gelu, quick_gelu_slope);
     gated(KERNEL(silu_mul_forward, BinaryArgs), KERNEL(silu_mul_backward, BinaryGradArgs), silu, silu_slope);

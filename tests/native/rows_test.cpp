@@ -119,33 +119,37 @@ void unfolds() {
 
 void losses() {
     for (int32_t type : Floats)
-        for (auto [rows, cols, smoothing] : {std::tuple<int32_t, int32_t, double>{1, 1, 0}, {19, 5, 0.1}, {40, 37, 0}, {3, 2100, 0.2}}) {
+        for (auto [rows, cols, smoothing, soft] : {std::tuple<int32_t, int32_t, double, double>{1, 1, 0, 0}, {19, 5, 0.1, 0}, {40, 37, 0, 2}, {3, 2100, 0.2, 0}, {5, 70, 0.2, 0.8}}) {
             const int32_t r = rows, k = cols, ignore = 3;
-            const double smooth = smoothing;
+            const double smooth = smoothing, cap = soft;
             const int64_t n = int64_t(r) * k;
             const Buffer x = random_buffer(type, n, 3), labels = ids_buffer(r, k);
-            Buffer loss(LR_F32, 1), lse(LR_F32, r), valid(LR_F32, 1), dx = random_buffer(type, n), saved(LR_F32, r), counted(LR_F32, 1), dloss(LR_F32, 1);
+            auto z = [&](int64_t i) { return cap > 0 ? cap * tanh(x[i] / cap) : x[i]; };
+            Buffer loss(LR_F32, 1), losses(LR_F32, r), lse(LR_F32, r), valid(LR_F32, 1), slope(type, n), dx = random_buffer(type, n), saved(LR_F32, r), counted(LR_F32, 1), dloss(LR_F32, 1);
             double total = 0, count = 0;
+            std::vector<double> each(static_cast<size_t>(r));
             for (int64_t i = 0; i < r; ++i) {
                 double sum = 0, mean = 0;
-                for (int64_t c = 0; c < k; ++c) sum += exp(x[i * k + c]), mean += x[i * k + c] / k;
+                for (int64_t c = 0; c < k; ++c) sum += exp(z(i * k + c)), mean += z(i * k + c) / k;
                 saved.put(i, log(sum));
                 if (int(labels[i]) == ignore) continue;
-                total += log(sum) - (1 - smooth) * x[i * k + int64_t(labels[i])] - smooth * mean;
+                total += each[size_t(i)] = log(sum) - (1 - smooth) * z(i * k + int64_t(labels[i])) - smooth * mean;
                 ++count;
             }
+            auto gradient = [&](int64_t i) { // of the sum over rows
+                const int64_t row = i / k, label = int64_t(labels[row]);
+                const double q = smooth / k + (i % k == label ? 1 - smooth : 0), bent = cap > 0 ? 1 - pow(tanh(x[i] / cap), 2) : 1;
+                return label == ignore ? 0 : (exp(z(i) - saved[row]) - q) * bent;
+            };
             counted.put(0, count);
             dloss.put(0, 0.7);
-            run(KERNEL(cross_entropy_forward, CrossEntropyArgs), "", type, {&x, &labels}, {{&loss, [&](int64_t) { return total / count; }}, {&lse, [&](int64_t i) { return saved[i]; }}, {&valid, [&](int64_t) { return count; }}},
-                [&](int32_t t) { return CrossEntropyArgs{x.data, labels.data, loss.data, lse.data, valid.data, r, k, ignore, smooth, t}; });
+            run(KERNEL(cross_entropy_forward, CrossEntropyArgs), "", type, {&x, &labels},
+                {{&loss, [&](int64_t) { return total / count; }}, {&losses, [&](int64_t i) { return each[size_t(i)]; }}, {&lse, [&](int64_t i) { return saved[i]; }}, {&valid, [&](int64_t) { return count; }}, {&slope, [&](int64_t i) { return gradient(i) / count; }}},
+                [&](int32_t t) { return CrossEntropyArgs{x.data, labels.data, loss.data, losses.data, lse.data, valid.data, slope.data, r, k, 0, r, ignore, smooth, cap, t}; });
             for (uint32_t add : {0u, 1u})
                 run(KERNEL(cross_entropy_backward, CrossEntropyGradArgs), "", type, {&x, &labels, &saved, &counted, &dloss},
-                    {{&dx, [&](int64_t i) {
-                          const int64_t row = i / k, label = int64_t(labels[row]);
-                          const double q = smooth / k + (i % k == label ? 1 - smooth : 0);
-                          return (add ? dx[i] : 0) + (label == ignore ? 0 : 0.7 / count * (exp(x[i] - saved[row]) - q));
-                      }}},
-                    [&](int32_t t) { return CrossEntropyGradArgs{x.data, labels.data, saved.data, counted.data, dloss.data, dx.data, r, k, ignore, smooth, t, add}; });
+                    {{&dx, [&](int64_t i) { return (add ? dx[i] : 0) + 0.7 / count * gradient(i); }}},
+                    [&](int32_t t) { return CrossEntropyGradArgs{x.data, labels.data, saved.data, counted.data, dloss.data, dx.data, r, k, ignore, smooth, cap, t, add}; });
         }
     for (int32_t type : Floats) {
         const int64_t n = 9001;
@@ -167,14 +171,14 @@ void losses() {
 
 void labels_out_of_range_are_refused() {
     const Buffer x = random_buffer(LR_F32, 6);
-    Buffer labels(LR_I32, 2), loss(LR_F32, 1), lse(LR_F32, 2), valid(LR_F32, 1);
+    Buffer labels(LR_I32, 2), loss(LR_F32, 1), losses(LR_F32, 2), lse(LR_F32, 2), valid(LR_F32, 1);
     for (int32_t bad : {-1, 3}) {
         labels.put(1, bad);
         labels.put(0, 0);
-        const CrossEntropyArgs args{x.data, labels.data, loss.data, lse.data, valid.data, 2, 3, -100, 0, LR_F32};
+        const CrossEntropyArgs args{x.data, labels.data, loss.data, losses.data, lse.data, valid.data, nullptr, 2, 3, 0, 2, -100, 0, 0, LR_F32};
         for (size_t level = 0; level < levels_here(); ++level) {
             const int32_t status = KERNEL(cross_entropy_forward, CrossEntropyArgs).levels[level](&args);
-            if (status != LR_BAD_ARGUMENT || loss.changed() || lse.changed() || valid.changed()) fail("cross_entropy_forward", "label %d: status %d, want %d and nothing written", bad, status, LR_BAD_ARGUMENT);
+            if (status != LR_BAD_ARGUMENT || loss.changed() || losses.changed() || lse.changed() || valid.changed()) fail("cross_entropy_forward", "label %d: status %d, want %d and nothing written", bad, status, LR_BAD_ARGUMENT);
         }
     }
 }
@@ -221,12 +225,12 @@ void empty_calls() {
         expect("layer_norm_forward", KERNEL(layer_norm_forward, LayerNormArgs).levels[level](&norm));
         const TransposeArgs transpose{nullptr, nullptr, 0, 1 << 30, 1 << 30, LR_F32, 0};
         expect("transpose", KERNEL(transpose, TransposeArgs).levels[level](&transpose));
-        const AttentionArgs attention{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 8, 8, 2, 2, 4, 0, 0, 1, LR_F32};
+        const AttentionArgs attention{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 8, 8, 2, 2, 4, 0, 0, 1, 0, LR_F32};
         expect("attention_forward", KERNEL(attention_forward, AttentionArgs).levels[level](&attention));
         const AdamWArgs adam{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, 0, 0, 0, 0, 1, 0, 0, LR_F32};
         expect("adamw", KERNEL(adamw, AdamWArgs).levels[level](&adam));
         float loss = 5, valid = 5;
-        const CrossEntropyArgs entropy{nullptr, nullptr, &loss, nullptr, &valid, 0, 3, 0, 0, LR_F32};
+        const CrossEntropyArgs entropy{nullptr, nullptr, &loss, nullptr, nullptr, &valid, nullptr, 0, 3, 0, 0, 0, 0, 0, LR_F32};
         expect("cross_entropy_forward", KERNEL(cross_entropy_forward, CrossEntropyArgs).levels[level](&entropy));
         if (loss != 0 || valid != 0) fail("cross_entropy_forward", "no rows: loss %g, valid %g, want 0", double(loss), double(valid));
     }

@@ -3,12 +3,12 @@ namespace LowRank;
 /// <summary>Plans of attention: one file a width that heads are filled up to, every tile shape a function of width and type as in attention.cuh.</summary>
 internal static class CudaAttentionPlans
 {
-    private static readonly Heads[] Widths = [new(32), new(64), new(128), new(256)];
+    private static readonly Heads[] Plain = [.. Widths("")], Shaped = [.. Widths("_shaped")];
 
     /// <summary>y and the log-sum-exp; heads of at most 256 elements and a positive scale.</summary>
     public static bool Forward(CudaStream on, in AttentionArgs a)
     {
-        if (For(a.Dim, a.Scale) is not { } heads)
+        if (For(a.Dim, a.Scale, a.Cap > 0 || a.Bias != 0) is not { } heads)
         {
             return false;
         }
@@ -16,16 +16,25 @@ internal static class CudaAttentionPlans
         return on.Run(heads.File, heads.Forward, a.DType, (Tiles(a.Queries, queries), a.Heads, a.Batch), heads.Threads(a.DType), heads.ForwardBytes(a.DType), in a);
     }
 
-    /// <summary>dq, which leaves dy·y of every query in the workspace, then dk and dv.</summary>
+    /// <summary>dq, which leaves dy·y of every query in the workspace, then dk and dv. A gradient of the bias is added up by a launch a row of the batch.</summary>
     public static bool Backward(CudaStream on, in AttentionGradArgs a)
     {
-        if (For(a.Dim, a.Scale) is not { } heads)
+        if (For(a.Dim, a.Scale, a.Cap > 0 || a.Bias != 0) is not { } heads)
         {
             return false;
         }
         int threads = heads.Threads(a.DType), own = threads / 2, shared = heads.BackwardBytes(a.DType);
         var planned = new Planned<AttentionGradArgs> { Op = a, Work = on.Workspace((long)a.Batch * a.Heads * a.Queries * sizeof(float)) };
-        on.Run(heads.File, heads.BackwardQ, a.DType, (Tiles(a.Queries, own), a.Heads, a.Batch), threads, shared, in planned);
+        int together = a.Dbias != 0 ? 1 : a.Batch;
+        if (a.Dbias != 0 && ((a.Add >> 3) & 1) == 0)
+        {
+            on.Clear(a.Dbias, (long)a.Heads * a.Queries * a.Keys * sizeof(float));
+        }
+        for (; planned.Parts < a.Batch; planned.Parts += together)
+        {
+            on.Run(heads.File, heads.BackwardQ, a.DType, (Tiles(a.Queries, own), a.Heads, together), threads, shared, in planned);
+        }
+        planned.Parts = 0;
         (nint K, nint V) want = (a.Dk, a.Dv);
         foreach ((string name, bool k, bool v) in heads.BackwardKv)
         {
@@ -37,9 +46,11 @@ internal static class CudaAttentionPlans
         return true;
     }
 
-    private static Heads? For(int dim, double scale)
+    private static IEnumerable<Heads> Widths(string kind) => new[] { 32, 64, 128, 256 }.Select(width => new Heads(width, kind));
+
+    private static Heads? For(int dim, double scale, bool shaped)
     {
-        foreach (Heads heads in Widths)
+        foreach (Heads heads in shaped ? Shaped : Plain)
         {
             if (scale > 0 && dim <= heads.Width)
             {
@@ -51,21 +62,21 @@ internal static class CudaAttentionPlans
 
     private static int Tiles(int count, int size) => (count + size - 1) / size;
 
-    /// <summary>The kernels of one width; sizes in bytes, halves and F32 apart.</summary>
-    private sealed class Heads(int width)
+    /// <summary>The kernels of one width, of plain scores or of shaped ones; sizes in bytes, halves and F32 apart.</summary>
+    private sealed class Heads(int width, string kind)
     {
         public int Width => width;
 
-        public string File { get; } = $"attention_{width}.cu";
+        public string File { get; } = $"attention_{width}{kind}.cu";
 
-        public string Forward { get; } = $"attention_forward_{width}";
+        public string Forward { get; } = $"attention_forward_{width}{kind}";
 
-        public string BackwardQ { get; } = $"attention_backward_q_{width}";
+        public string BackwardQ { get; } = $"attention_backward_q_{width}{kind}";
 
         /// <summary>Which kernels make dk and dv: together, or one each where their sums overflow the registers.</summary>
         public (string Name, bool K, bool V)[] BackwardKv { get; } = width == 256
-            ? [($"attention_backward_k_{width}", true, false), ($"attention_backward_v_{width}", false, true)]
-            : [($"attention_backward_kv_{width}", true, true)];
+            ? [($"attention_backward_k_{width}{kind}", true, false), ($"attention_backward_v_{width}{kind}", false, true)]
+            : [($"attention_backward_kv_{width}{kind}", true, true)];
 
         public int Threads(DType type) => type == DType.F32 && width == 256 ? 64 : 128;
 

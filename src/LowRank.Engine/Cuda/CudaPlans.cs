@@ -103,16 +103,19 @@ internal static class CudaPlans
 
     public static bool CrossEntropy(CudaStream on, in CrossEntropyArgs a)
     {
-        var planned = new Planned<CrossEntropyArgs> { Op = a, Work = on.Workspace((long)a.Rows * sizeof(float)) };
+        if (a.First == 0 && a.Dlogits != 0)
+        {
+            on.Run(Loss, "cross_entropy_count", a.DType, (1, 1, 1), Threads, Threads * sizeof(double), in a);
+        }
         if (a.Cols <= MostOfWarp)
         {
-            on.Run(Loss, "cross_entropy_rows", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in planned);
+            on.Run(Loss, "cross_entropy_rows", a.DType, ((a.Rows + 3) / 4, 1, 1), 128, 0, in a);
         }
         else
         {
-            on.Run(Loss, "cross_entropy_rows_wide", a.DType, (a.Rows, 1, 1), Threads, Threads / 32 * sizeof(float), in planned);
+            on.Run(Loss, "cross_entropy_rows_wide", a.DType, (a.Rows, 1, 1), Threads, Threads / 32 * sizeof(float), in a);
         }
-        return on.Run(Loss, "cross_entropy_mean", a.DType, (1, 1, 1), Threads, Threads * sizeof(double), in planned);
+        return a.First + a.Rows < a.Total || on.Run(Loss, "cross_entropy_mean", a.DType, (1, 1, 1), Threads, Threads * sizeof(double), in a);
     }
 
     public static bool CrossEntropyGrad(CudaStream on, in CrossEntropyGradArgs a) => a.Cols <= MostOfWarp

@@ -1,8 +1,9 @@
 namespace LowRank;
 
-/// <summary>loss = mean over rows with label ≠ Ignore of -Σ q_j log softmax(logits)_j, q = (1-Smoothing)·onehot + Smoothing/cols; logits [..., cols],
-/// labels I32 [rows] → loss [1] in parameter precision; saves the log-sum-exp [rows] and the number of rows counted [1].</summary>
-public sealed record CrossEntropy(int Ignore = -100, double Smoothing = 0) : Op
+/// <summary>loss = mean over rows with label ≠ Ignore of -Σ q_j log softmax(z)_j, q = (1-Smoothing)·onehot + Smoothing/cols, z = SoftCap·tanh(logits/SoftCap),
+/// or logits where it is 0; logits [..., cols], labels I32 [rows] → loss [1] in parameter precision; saves the log-sum-exp [rows], the number of rows counted
+/// [1] and the loss of each [rows].</summary>
+public sealed record CrossEntropy(int Ignore = -100, double Smoothing = 0, double SoftCap = 0) : Op
 {
     /// <inheritdoc/>
     public override Shape[] Infer(Inputs inputs)
@@ -16,12 +17,9 @@ public sealed record CrossEntropy(int Ignore = -100, double Smoothing = 0) : Op
         {
             throw Bad("labels", labels.Shape, $"{logits.Shape.Rows} labels, one a row of {logits.Shape}");
         }
-        if (Smoothing is < 0 or >= 1)
-        {
-            throw Bad("Smoothing", Smoothing, "0 or more and less than 1");
-        }
+        RequireOptions(Smoothing, SoftCap);
         RequireIds("labels", labels, logits.Shape.Cols, Ignore);
-        return [[1], [logits.Shape.Rows], [1]];
+        return [[1], [logits.Shape.Rows], [1], [logits.Shape.Rows]];
     }
 
     /// <inheritdoc/>
@@ -38,10 +36,13 @@ public sealed record CrossEntropy(int Ignore = -100, double Smoothing = 0) : Op
             Loss = outputs[0].Data,
             Lse = outputs[1].Data,
             Valid = outputs[2].Data,
+            Losses = outputs[3].Data,
             Rows = logits.Shape.Rows,
             Cols = logits.Shape.Cols,
+            Total = logits.Shape.Rows,
             Ignore = Ignore,
             Smoothing = Smoothing,
+            Cap = SoftCap,
             DType = logits.DType,
         });
     }
@@ -63,6 +64,7 @@ public sealed record CrossEntropy(int Ignore = -100, double Smoothing = 0) : Op
             Cols = logits.Shape.Cols,
             Ignore = Ignore,
             Smoothing = Smoothing,
+            Cap = SoftCap,
             DType = logits.DType,
             Add = Grads.Place.Mask(dlogits),
         });

@@ -7,6 +7,7 @@ internal static class AttentionReferences
     {
         var (q, k, v) = (new Elements(p.Q, p.DType), new Elements(p.K, p.DType), new Elements(p.V, p.DType));
         var (mask, y, lse) = (new Elements(p.Mask, DType.U8), new Elements(p.Y, p.DType), MatrixReferences.Param(p.Lse, p.DType));
+        Elements bias = MatrixReferences.Param(p.Bias, p.DType);
         var score = new double[p.Keys];
         for (int row = 0; row < p.Batch * p.Heads * p.Queries; row++)
         {
@@ -14,7 +15,7 @@ internal static class AttentionReferences
             double max = double.NegativeInfinity, sum = 0;
             for (int j = 0; j < p.Keys; j++)
             {
-                score[j] = Allowed(mask, at, j, p.Keys, p.Queries, p.Causal, p.Window) ? p.Scale * Dot(q, at.Query, k, at.Key(j), p.Dim) : double.NegativeInfinity;
+                score[j] = Allowed(mask, at, j, p.Keys, p.Queries, p.Causal, p.Window) ? PointwiseReferences.Capped(p.Scale * Dot(q, at.Query, k, at.Key(j), p.Dim), p.Cap) + (bias.Present ? bias[at.Pair(j)] : 0) : double.NegativeInfinity;
                 max = Math.Max(max, score[j]);
             }
             for (int j = 0; j < p.Keys; j++)
@@ -39,9 +40,11 @@ internal static class AttentionReferences
     {
         var (q, k, v) = (new Elements(p.Q, p.DType), new Elements(p.K, p.DType), new Elements(p.V, p.DType));
         var (mask, y, dy, lse) = (new Elements(p.Mask, DType.U8), new Elements(p.Y, p.DType), new Elements(p.Dy, p.DType), MatrixReferences.Param(p.Lse, p.DType));
+        Elements bias = MatrixReferences.Param(p.Bias, p.DType);
         var dq = new double[(long)p.Batch * p.Queries * p.Heads * p.Dim];
         var dk = new double[(long)p.Batch * p.Keys * p.KvHeads * p.Dim];
         var dv = new double[dk.LongLength];
+        var dbias = new double[p.Dbias == 0 ? 0 : (long)p.Heads * p.Queries * p.Keys];
         for (int row = 0; row < p.Batch * p.Heads * p.Queries; row++)
         {
             var at = new Row(row, p.Queries, p.Heads, p.KvHeads, p.Keys, p.Dim);
@@ -52,8 +55,14 @@ internal static class AttentionReferences
                 {
                     continue;
                 }
-                double weight = Math.Exp((p.Scale * Dot(q, at.Query, k, at.Key(j), p.Dim)) - lse[row]);
-                double ds = weight * (Dot(dy, at.Query, v, at.Key(j), p.Dim) - mean) * p.Scale;
+                double z = PointwiseReferences.Capped(p.Scale * Dot(q, at.Query, k, at.Key(j), p.Dim), p.Cap);
+                double weight = Math.Exp(z + (bias.Present ? bias[at.Pair(j)] : 0) - lse[row]);
+                double ds = weight * (Dot(dy, at.Query, v, at.Key(j), p.Dim) - mean);
+                if (p.Dbias != 0)
+                {
+                    dbias[at.Pair(j)] += ds;
+                }
+                ds *= PointwiseReferences.CapSlope(z, p.Cap) * p.Scale;
                 for (int d = 0; d < p.Dim; d++)
                 {
                     dq[at.Query + d] += ds * k[at.Key(j) + d];
@@ -65,6 +74,7 @@ internal static class AttentionReferences
         Put(new Elements(p.Dq, p.DType), dq, p.Add, 0);
         Put(new Elements(p.Dk, p.DType), dk, p.Add, 1);
         Put(new Elements(p.Dv, p.DType), dv, p.Add, 2);
+        Put(MatrixReferences.Param(p.Dbias, p.DType), dbias, p.Add, 3);
     }
 
     private static bool Allowed(Elements mask, in Row at, int j, int keys, int queries, int causal, int window) =>
@@ -92,12 +102,14 @@ internal static class AttentionReferences
     private readonly struct Row
     {
         private readonly int keys, kvHeads, kvHead, dim;
+        private readonly long pairs;
 
         public Row(int row, int queries, int heads, int kvHeads, int keys, int dim)
         {
             Index = row % queries;
             int head = row / queries % heads;
             Batch = row / queries / heads;
+            pairs = (((long)head * queries) + Index) * keys;
             Query = ((((long)Batch * queries) + Index) * heads + head) * dim;
             (this.keys, this.kvHeads, this.dim) = (keys, kvHeads, dim);
             kvHead = head / (heads / kvHeads);
@@ -108,6 +120,8 @@ internal static class AttentionReferences
         public int Index { get; }
 
         public long Query { get; }
+
+        public long Pair(int j) => pairs + j;
 
         public long Key(int j) => ((((long)Batch * keys) + j) * kvHeads + kvHead) * dim;
     }

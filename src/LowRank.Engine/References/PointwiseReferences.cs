@@ -36,6 +36,12 @@ internal static class PointwiseReferences
         return (0.5 * (1 + t)) + (0.5 * x * (1 - (t * t)) * SqrtTwoOverPi * (1 + (3 * GeluC * x * x)));
     }
 
+    /// <summary>z = cap·tanh(x/cap); x where there is no cap.</summary>
+    public static double Capped(double x, double cap) => cap > 0 ? cap * Math.Tanh(x / cap) : x;
+
+    /// <summary>dz/dx by z.</summary>
+    public static double CapSlope(double z, double cap) => cap > 0 ? (1 - (z / cap)) * (1 + (z / cap)) : 1;
+
     public static double TanhSlope(double x) => 1 - (Math.Tanh(x) * Math.Tanh(x));
 
     public static double Sigmoid(double x) => 1 / (1 + Math.Exp(-x));

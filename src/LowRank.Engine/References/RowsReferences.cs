@@ -158,33 +158,42 @@ internal static class RowsReferences
 
     public static void CrossEntropyForward(in CrossEntropyArgs p)
     {
-        var (logits, labels) = (new Elements(p.Logits, p.DType), new Elements(p.Labels, DType.I32));
-        var (loss, lse, valid) = (MatrixReferences.Param(p.Loss, p.DType), MatrixReferences.Param(p.Lse, p.DType), MatrixReferences.Param(p.Valid, p.DType));
-        double sum = 0;
-        int counted = 0;
+        var (logits, labels, dlogits) = (new Elements(p.Logits, p.DType), new Elements(p.Labels, DType.I32), new Elements(p.Dlogits, p.DType));
+        var (loss, losses, lse, valid) = (MatrixReferences.Param(p.Loss, p.DType), MatrixReferences.Param(p.Losses, p.DType), MatrixReferences.Param(p.Lse, p.DType), MatrixReferences.Param(p.Valid, p.DType));
+        double counted = 0, sum = 0;
+        for (int i = 0; i < p.Total; i++)
+        {
+            counted += (int)labels[i] != p.Ignore ? 1 : 0;
+        }
+        valid[0] = counted;
+        var z = new double[p.Cols];
         for (int i = 0; i < p.Rows; i++)
         {
-            long row = (long)i * p.Cols;
             double max = double.NegativeInfinity, exps = 0, mean = 0;
             for (int j = 0; j < p.Cols; j++)
             {
-                max = Math.Max(max, logits[row + j]);
-                mean += logits[row + j] / p.Cols;
+                z[j] = PointwiseReferences.Capped(logits[((long)i * p.Cols) + j], p.Cap);
+                max = Math.Max(max, z[j]);
+                mean += z[j] / p.Cols;
             }
             for (int j = 0; j < p.Cols; j++)
             {
-                exps += Math.Exp(logits[row + j] - max);
+                exps += Math.Exp(z[j] - max);
             }
+            int at = p.First + i, label = (int)labels[at];
             double log = max + Math.Log(exps);
-            lse[i] = log;
-            if ((int)labels[i] != p.Ignore)
+            lse[at] = log;
+            losses[at] = label == p.Ignore ? 0 : log - ((1 - p.Smoothing) * z[label]) - (p.Smoothing * mean);
+            for (int j = 0; dlogits.Present && j < p.Cols; j++)
             {
-                counted++;
-                sum += log - ((1 - p.Smoothing) * logits[row + (int)labels[i]]) - (p.Smoothing * mean);
+                dlogits[((long)i * p.Cols) + j] = Slope(z[j], j, label, log, 1 / counted, p.Ignore, p.Smoothing, p.Cols, p.Cap);
             }
         }
+        for (int i = 0; i < p.Total && p.First + p.Rows == p.Total; i++)
+        {
+            sum += losses[i];
+        }
         loss[0] = counted == 0 ? 0 : sum / counted;
-        valid[0] = counted;
     }
 
     public static void CrossEntropyBackward(in CrossEntropyGradArgs p)
@@ -193,14 +202,19 @@ internal static class RowsReferences
         var (lse, valid, dloss) = (MatrixReferences.Param(p.Lse, p.DType), MatrixReferences.Param(p.Valid, p.DType), MatrixReferences.Param(p.Dloss, p.DType));
         for (int i = 0; i < p.Rows; i++)
         {
-            int label = (int)labels[i];
             for (int j = 0; j < p.Cols; j++)
             {
                 long at = ((long)i * p.Cols) + j;
-                double q = (j == label ? 1 - p.Smoothing : 0) + (p.Smoothing / p.Cols);
-                dlogits.Put(at, label == p.Ignore ? 0 : dloss[0] / valid[0] * (Math.Exp(logits[at] - lse[i]) - q), p.Add, 0);
+                dlogits.Put(at, Slope(PointwiseReferences.Capped(logits[at], p.Cap), j, (int)labels[i], lse[i], dloss[0] / valid[0], p.Ignore, p.Smoothing, p.Cols, p.Cap), p.Add, 0);
             }
         }
+    }
+
+    /// <summary>scale (softmax - q)_j dz_j/dlogits_j; 0 where the label does not count.</summary>
+    private static double Slope(double z, int j, int label, double lse, double scale, int ignore, double smoothing, int cols, double cap)
+    {
+        double q = (j == label ? 1 - smoothing : 0) + (smoothing / cols);
+        return label == ignore ? 0 : scale * (Math.Exp(z - lse) - q) * PointwiseReferences.CapSlope(z, cap);
     }
 
     public static void SquaredErrorForward(in SquaredErrorArgs p)
