@@ -18,6 +18,6 @@ internal sealed class InputDropout(double p, Rng rng)
         {
             return new Mul().Apply(x, Mask);
         }
-        return p > 0 && x.Device.Current is Tape ? new Dropout(p, seed, ((ulong)step << 20) + (ulong)calls++).Apply(x) : null;
+        return p > 0 && x.Device.Current is Tape tape ? new Dropout(p, seed, ((ulong)step << 20) + (ulong)tape.Next(ref calls)).Apply(x) : null;
     }
 }

@@ -3,12 +3,56 @@ namespace LowRank;
 /// <summary>A scope that records differentiable ops, so that gradients can flow back through them once.</summary>
 public sealed class Tape : Scope
 {
-    private readonly List<(Op Op, Tensor?[] Inputs, Tensor[] Outputs)> steps = [];
+    private readonly List<(Op? Op, Tensor?[] Inputs, Tensor[] Outputs, Action<Tensor>? Again)> steps = [];
+    private readonly Tape? around;                  // of a part that is not kept: the tape that it belongs to
+    private readonly Queue<long>? numbers;          // drawn in that part: collected the first time, given out again the second
+    private readonly bool again;
     private bool spent;
 
     internal Tape(Device device)
         : base(device, current: true)
     {
+    }
+
+    private Tape(Tape around, Queue<long> numbers, bool again)
+        : base(around.Device, current: true) => (this.around, this.numbers, this.again) = (around, numbers, again);
+
+    /// <summary>y = f(x), of which x and y alone are kept: what lies between is made once more when the gradient comes by. Bits are those of f recorded plainly;
+    /// memory is that of one part at a time, for a second forward pass (arXiv 1604.06174).</summary>
+    /// <param name="f">Differentiable in x and in parameters. It gives the same each time, as long as random numbers are numbered by <see cref="Next"/>.</param>
+    /// <param name="x">Made on this tape, or outside of it.</param>
+    public Tensor Recompute(Func<Tensor, Tensor> f, Tensor x)
+    {
+        var drawn = new Queue<long>();
+        Tensor y;
+        bool differentiable;
+        using (var first = new Tape(this, drawn, again: false))
+        {
+            Tensor made = f(x);
+            (y, differentiable) = (made.CopyTo(this), made.NeedsGradient);
+        }
+        if (differentiable)
+        {
+            y.NeedsGradient = true;
+            steps.Add((null, [x], [y], dy =>
+            {
+                using var second = new Tape(this, drawn, again: true);
+                second.Backward(f(x), dy);
+            }));
+        }
+        return y;
+    }
+
+    /// <summary>The next number of a counter, such as that of a random stream; where a part is made once more, the number that it had the first time.</summary>
+    public long Next(ref long counter)
+    {
+        if (again)
+        {
+            return numbers!.Dequeue();
+        }
+        long number = around is null ? counter++ : around.Next(ref counter);
+        numbers?.Enqueue(number);
+        return number;
     }
 
     /// <summary>Gradients of a one-element <paramref name="loss"/> to every tensor that needs one.</summary>
@@ -51,8 +95,13 @@ public sealed class Tape : Scope
         seed.CopyFrom(dy);
         for (int i = steps.Count - 1; i >= 0; i--)
         {
-            (Op op, Tensor?[] inputs, Tensor[] outputs) = steps[i];
-            if (outputs[0].Gradient is { } upstream)
+            (Op? op, Tensor?[] inputs, Tensor[] outputs, Action<Tensor>? makeAgain) = steps[i];
+            if (outputs[0].Gradient is not { } upstream)
+            {
+                continue;
+            }
+            makeAgain?.Invoke(upstream);
+            if (op is not null)
             {
                 var grads = new Grads(inputs, this);
                 op.Backward(inputs, outputs, upstream, grads);
@@ -73,6 +122,6 @@ public sealed class Tape : Scope
     internal void Record(Op op, Tensor?[] inputs, Tensor[] outputs)
     {
         outputs[0].NeedsGradient = true;
-        steps.Add((op, inputs, outputs));
+        steps.Add((op, inputs, outputs, null));
     }
 }

@@ -96,7 +96,7 @@ internal abstract class Lycoris : Adapter
 
     public override Tensor Forward(Tensor x)
     {
-        Rng? call = x.Device.Current is Tape && (config.RankDropout > 0 || config.ModuleDropout > 0) ? draws.Fork($"{Step}.{calls++}") : null;
+        Rng? call = x.Device.Current is Tape tape && (config.RankDropout > 0 || config.ModuleDropout > 0) ? draws.Fork($"{Step}.{tape.Next(ref calls)}") : null;
         if (call?.Uniform(Site.Outputs) < config.ModuleDropout)
         {
             return Site.BaseForward(x);
