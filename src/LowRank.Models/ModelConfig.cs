@@ -36,6 +36,10 @@ public sealed class ModelConfig
         return new(file, ConfigFile.Read(folder, ModelConfigJson.Default.JsonObject));
     }
 
+    /// <summary>The config of a part, an object within.</summary>
+    /// <exception cref="ModelFormatException">It is missing or no object.</exception>
+    public ModelConfig Part(string key) => new(File, Object(key) ?? throw Wrong(key, "missing", "an object"));
+
     /// <summary>This config with other classes.</summary>
     public ModelConfig WithClasses(IReadOnlyList<string> names)
     {

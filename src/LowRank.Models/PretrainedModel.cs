@@ -10,12 +10,15 @@ public abstract class PretrainedModel : Model
     /// <summary>Name of the weight file.</summary>
     public const string WeightFile = TensorSource.ModelFile;
 
-    private const string Class = "sequence classification", Masked = "masked words", Next = "next word", Bare = "bare";
+    private const string Class = "sequence classification", Masked = "masked words", Next = "next word", Projected = "projection", Bare = "bare";
 
     private static readonly SortedDictionary<string, (ArchitectureFacts Facts, Func<string, Device, LoadOptions, PretrainedModel> Load)> Architectures = new(
         new[]
         {
             (new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, ["image classification", Bare], [], Generates: false), (Func<string, Device, LoadOptions, PretrainedModel>)VisionTransformer.Load),
+            Clip("clip", ["texts and images compared"], []),
+            Clip("clip_text_model", [Projected], [Bare]),
+            Clip("clip_vision_model", [Projected], [Bare]),
             Text("bert", [Class, Masked, Bare], [], (c, d, o, s) => new Bert(c, d, o, s)),
             Text("roberta", [Class, Masked], [Bare], (c, d, o, s) => new Roberta(c, d, o, s)),
             Text("distilbert", [Class], [Masked, Bare], (c, d, o, s) => new DistilBert(c, d, o, s)),
@@ -24,6 +27,11 @@ public abstract class PretrainedModel : Model
             Text("mistral", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("qwen2", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("qwen3", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("phi3", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("gemma2", [Next], [Class, Bare], (c, d, o, s) => new Gemma(c, d, o, s)),
+            Text("gemma3_text", [Next], [Class, Bare], (c, d, o, s) => new Gemma(c, d, o, s)),
+            Text("gpt_neox", [Next], [Class, Bare], (c, d, o, s) => new GptNeoX(c, d, o, s)),
+            Text("opt", [Next], [Class, Bare], (c, d, o, s) => new Opt(c, d, o, s)),
         }.ToDictionary(a => a.Item1.ModelType, a => (a.Item1, a.Item2)),
         StringComparer.Ordinal);
 
@@ -61,6 +69,9 @@ public abstract class PretrainedModel : Model
             ? architecture.Load(folder, device, options ?? new())
             : throw new ModelFormatException($"{Path.Combine(folder, ConfigFile.Name)}: model_type is '{type}', want one of {string.Join(", ", ModelTypes)}") { File = Path.Combine(folder, ConfigFile.Name), Key = "model_type" };
     }
+
+    /// <summary>On a tape, keep the input of each layer alone and make the rest once more on the way back: the same bits, less memory, one more forward pass.</summary>
+    public bool RecomputesLayers { get; set; }
 
     /// <summary>Modules that stand behind the network's trunk and are trained with new classes.</summary>
     public virtual IReadOnlyList<string> HeadModules => [.. Sites.Where(s => s.IsOutput).Select(s => s.Path)];
@@ -172,11 +183,11 @@ public abstract class PretrainedModel : Model
     });
 
     /// <summary>Declares a convolution [outputs, inputs, size, size] with stride <paramref name="size"/>: patches side by side.</summary>
-    internal Site PatchConvolution(Place place, int outputs, int inputs, int size) => Add(new Site(
+    internal Site PatchConvolution(Place place, int outputs, int inputs, int size, bool bias = true) => Add(new Site(
         place.Path,
         SiteKind.Conv2d,
         Weight(place.At("weight"), [outputs, inputs, size, size]),
-        Weight(place.At("bias"), [outputs], Init.Zeros))
+        bias ? Weight(place.At("bias"), [outputs], Init.Zeros) : null)
     {
         Aliases = place.File == place.Path ? [] : [place.File],
         Convolution = new Convolution { Stride = size },
@@ -210,6 +221,20 @@ public abstract class PretrainedModel : Model
         };
     }
 
+    /// <summary>Rows [count, d] of hidden states [rows, tokens, d], counted over both.</summary>
+    private protected Tensor RowsAt(Tensor hidden, int[] rows)
+    {
+        Tensor flat = hidden.Reshape([checked((int)(hidden.Shape.Count / hidden.Shape.Cols)), hidden.Shape.Cols]);
+        return new Gather().Apply(flat, Device.Current!.Of([rows.Length], rows));
+    }
+
+    /// <summary>A number [1] that goes with the activations.</summary>
+    internal Tensor Constant(double value) => Store.Of([1], [value], DType.ForParameters());
+
+    /// <summary>A layer's output, recorded as <see cref="RecomputesLayers"/> says.</summary>
+    private protected Tensor Through(TransformerLayer layer, Tensor h, AttentionContext context) =>
+        RecomputesLayers && Device.Current is Tape tape ? tape.Recompute(x => layer.Forward(x, context), h) : layer.Forward(h, context);
+
     /// <summary>Ends the declarations: every tensor of the file must have found its place.</summary>
     private protected void Built()
     {
@@ -217,6 +242,9 @@ public abstract class PretrainedModel : Model
         staging!.Dispose();
         (source, staging) = (null, null);
     }
+
+    private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Clip(string type, string[] held, string[] others) =>
+        (new ArchitectureFacts(type, held, others, Generates: false), Models.Clip.Load);
 
     private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Text(
         string type, string[] held, string[] others, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> create) =>

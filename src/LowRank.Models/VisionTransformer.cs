@@ -11,9 +11,7 @@ public sealed class VisionTransformer : PretrainedModel
 {
     private const string Head = "classifier", Pooler = "pooler.dense";
     private static readonly AttentionContext AllSeen = new(Mask: null);
-    private readonly Site patches;
-    private readonly Parameter classToken, positions;
-    private readonly Dictionary<int, Tensor> firstRows = [];     // by batch; kept, so that a step can be recorded, which the host may not write into
+    private readonly PatchEmbedding embedding;
     private readonly TransformerLayer[] layers;
     private readonly Norm norm;
     private readonly Site? classifier, pooler;
@@ -35,9 +33,8 @@ public sealed class VisionTransformer : PretrainedModel
         var trunk = new Place(prefix, prefix);
         Place embeddings = trunk.At("embeddings");
         int d = config.HiddenSize;
-        classToken = Weight(embeddings.At("cls_token"), [1, 1, d]);
-        positions = Weight(embeddings.At("position_embeddings"), [1, config.Tokens, d]);
-        patches = PatchConvolution(embeddings.At("patch_embeddings.projection"), d, config.Channels, config.PatchSize);
+        Parameter classToken = Weight(embeddings.At("cls_token"), [1, 1, d]), positions = Weight(embeddings.At("position_embeddings"), [1, config.Tokens, d]);
+        embedding = new PatchEmbedding(this, PatchConvolution(embeddings.At("patch_embeddings.projection"), d, config.Channels, config.PatchSize), classToken, positions, config.Channels, config.ImageSize);
         Op activation = Activation.Of(config.Activation, "hidden_act");
         poolerActivation = Activation.Of(config.PoolerActivation, "pooler_act");
         layers = new TransformerLayer[config.Layers];
@@ -103,12 +100,12 @@ public sealed class VisionTransformer : PretrainedModel
     /// <exception cref="ShapeException">The images have another size or number of channels than the config says, or there are none.</exception>
     public override Tensor Forward(Tensor input)
     {
-        Tensor hidden = Embed(input);
+        Tensor hidden = embedding.Forward(input);
         foreach (TransformerLayer layer in layers)
         {
-            hidden = layer.Forward(hidden, AllSeen);
+            hidden = Through(layer, hidden, AllSeen);
         }
-        return Output(norm.Forward(ClassTokens(hidden)));
+        return Output(norm.Forward(embedding.ClassTokens(hidden)));
     }
 
     /// <summary>Images → every hidden state [batch, tokens, d]: the embeddings, then each layer's output before the final norm; <paramref name="last"/> is
@@ -116,13 +113,13 @@ public sealed class VisionTransformer : PretrainedModel
     /// <exception cref="ShapeException">As for <see cref="Forward"/>.</exception>
     public IReadOnlyList<Tensor> HiddenStates(Tensor input, out Tensor last, out Tensor output)
     {
-        List<Tensor> hidden = [Embed(input)];
+        List<Tensor> hidden = [embedding.Forward(input)];
         foreach (TransformerLayer layer in layers)
         {
-            hidden.Add(layer.Forward(hidden[^1], AllSeen));
+            hidden.Add(Through(layer, hidden[^1], AllSeen));
         }
         last = norm.Forward(hidden[^1]);
-        output = Output(ClassTokens(last));
+        output = Output(embedding.ClassTokens(last));
         return hidden;
     }
 
@@ -132,35 +129,6 @@ public sealed class VisionTransformer : PretrainedModel
         other?.Remove("torch_dtype");       // the older name of dtype
         VisionTransformerConfig written = Config with { Architectures = [TransformersClass], StoredType = type switch { DType.BF16 => "bfloat16", DType.F16 => "float16", DType.F64 => "float64", _ => "float32" }, Other = other };
         return JsonSerializer.Serialize(written, ConfigJson.Default.VisionTransformerConfig) + "\n";
-    }
-
-    private Tensor Embed(Tensor input)
-    {
-        if (input.Shape.Rank != 4 || input.Shape[0] == 0 || input.Shape[1] != Config.Channels || input.Shape[2] != Config.ImageSize || input.Shape[3] != Config.ImageSize)
-        {
-            throw new ShapeException($"VisionTransformer: pixel_values is {input.Shape}, want [batch, {Config.Channels}, {Config.ImageSize}, {Config.ImageSize}]");
-        }
-        if (!input.DType.IsFloat())
-        {
-            throw new ShapeException($"VisionTransformer: pixel_values is {input.DType}, want {DType}");
-        }
-        Tensor x = input.DType == DType ? input : input.ConvertTo(DType, Device.Current ?? throw new InvalidOperationException("VisionTransformer: no scope is open; call BeginScope or BeginTape first"));
-        int batch = x.Shape[0], d = Config.HiddenSize, count = Config.Tokens - 1;
-        // An adapted convolution gives an image of tokens; the plain one is a product of patches and is in the order wanted already.
-        Tensor rows = patches.IsAdapted
-            ? new Transpose().Apply(patches.Forward(x).Reshape([batch, d, count]))
-            : new Linear().Apply(patches.Patches(x), patches.Weight.Value.Reshape([d, patches.Inputs]), patches.Bias!.Value).Reshape([batch, count, d]);
-        return new Add().Apply(new Prepend().Apply(rows, classToken), positions);
-    }
-
-    private Tensor ClassTokens(Tensor hidden)
-    {
-        int batch = hidden.Shape[0];
-        if (!firstRows.TryGetValue(batch, out Tensor? ids))
-        {
-            firstRows.Add(batch, ids = Store.Of([batch], [.. Enumerable.Range(0, batch).Select(b => b * Config.Tokens)]));
-        }
-        return new Gather().Apply(hidden.Reshape([batch * Config.Tokens, Config.HiddenSize]), ids);
     }
 
     private Tensor Output(Tensor token) => classifier is not null ? classifier.Forward(token)

@@ -40,7 +40,12 @@ public class ModelGoldenTests
         model.TrainAll();
         using (Tape tape = device.BeginTape())
         {
-            Dictionary<string, Tensor> results = model is TextModel text ? TextGolden.Results(c, text) : Vision(c, (VisionTransformer)model, tape, type);
+            Dictionary<string, Tensor> results = model switch
+            {
+                TextModel text => TextGolden.Results(c, text),
+                Clip clip => ClipGolden.Results(c, clip, tape, type),
+                _ => Vision(c, (VisionTransformer)model, tape, type),
+            };
             Tensor total = Total(c, tape, results, type);
             results.Add("total", total);
             tape.Backward(total);

@@ -58,7 +58,7 @@ internal static class TextGolden
     private static int[] Joined(TextBatch prompt, int[][] made) =>
         [.. Enumerable.Range(0, prompt.Rows).SelectMany(row => prompt.Ids.Skip(row * prompt.Tokens).Take(prompt.Tokens).Concat(made[row]))];
 
-    private static TextBatch Batch(GoldenCase c, string prefix)
+    public static TextBatch Batch(GoldenCase c, string prefix)
     {
         string ids = prefix.EndsWith('.') ? prefix + "input_ids" : prefix;
         int[]? Optional(string name) => prefix.EndsWith('.') && c.Has(prefix + name) ? c.Ints(prefix + name) : null;
@@ -69,7 +69,7 @@ internal static class TextGolden
     {
         (TextHead.Classifier, "regression") => Losses.SquaredError(logits.Reshape([logits.Shape[0]]), c.Floats("in.labels")),
         (TextHead.Classifier, "multi_label_classification") => Losses.BinaryCrossEntropy(logits, c.Floats("in.labels")),
-        (TextHead.CausalLanguage, _) => Losses.NextToken(logits, c.Ints("in.labels")),
+        (TextHead.CausalLanguage, _) => model.NextWordLoss(Batch(c, "in."), Losses.Shifted(c.Ints("in.labels"), logits.Shape[1])),
         _ => Losses.CrossEntropy(logits, c.Ints("in.labels")),
     };
 }

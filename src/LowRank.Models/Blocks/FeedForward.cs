@@ -2,20 +2,27 @@ using LowRank.Adapters;
 
 namespace LowRank.Models.Blocks;
 
-/// <summary>Two linear layers with an activation between: x [..., d] → [..., d] through [..., inner]; with a gate, activation(gate x) ⊙ (up x) between.</summary>
+/// <summary>Two linear layers with an activation between: x [..., d] → [..., d] through [..., inner]; with a gate, activation(gate x) ⊙ (up x) between. A fused
+/// up projection holds gate and up in this order.</summary>
 internal sealed class FeedForward
 {
     private readonly Site up, down;
     private readonly Site? gate;
     private readonly Op activation;
+    private readonly int? split;
 
-    public FeedForward(PretrainedModel model, Place up, Place down, int width, int inner, Op activation, bool bias = true, bool transposed = false, Place? gate = null)
+    public FeedForward(PretrainedModel model, Place up, Place down, int width, int inner, Op activation, bool bias = true, bool transposed = false, Place? gate = null, bool fused = false)
     {
+        split = fused ? inner : null;
         this.gate = gate is { } place ? model.Linear(place, inner, width, bias) : null;
-        this.up = model.Linear(up, inner, width, bias, transposed: transposed);
+        this.up = model.Linear(up, fused ? 2 * inner : inner, width, bias, transposed: transposed);
         this.down = model.Linear(down, width, inner, bias, transposed: transposed);
         this.activation = activation;
     }
 
-    public Tensor Forward(Tensor x) => down.Forward(gate is null ? activation.Apply(up.Forward(x)) : activation.Apply(gate.Forward(x), up.Forward(x)));
+    public Tensor Forward(Tensor x) => down.Forward(Inner(up.Forward(x), x));
+
+    private Tensor Inner(Tensor up, Tensor x) => gate is not null ? activation.Apply(gate.Forward(x), up)
+        : split is { } inner ? activation.Apply(new Columns(0, inner).Apply(up), new Columns(inner, inner).Apply(up))
+        : activation.Apply(up);
 }

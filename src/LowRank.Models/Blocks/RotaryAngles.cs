@@ -13,17 +13,18 @@ internal sealed class RotaryAngles
     private Scope? store;
     private Tensor? table;
 
-    /// <param name="config">Holds rope_parameters, or the older rope_theta and rope_scaling.</param>
+    /// <param name="config">Holds rope_parameters, or the older rope_theta (gpt-neox: rotary_emb_base, rotary_pct) and rope_scaling.</param>
     /// <param name="headDim">Channels a head.</param>
     /// <param name="device">Where the table goes.</param>
     /// <param name="type">Of the activations.</param>
+    /// <param name="parameters">Stand for rope_parameters where layers differ.</param>
     /// <exception cref="LowRank.Formats.ModelFormatException">The kind of scaling is unknown, or a number of it is missing.</exception>
-    public RotaryAngles(ModelConfig config, int headDim, Device device, DType type)
+    public RotaryAngles(ModelConfig config, int headDim, Device device, DType type, JsonObject? parameters = null)
     {
         (this.device, this.type) = (device, type);
-        JsonObject scaling = config.Object("rope_parameters") ?? config.Object("rope_scaling") ?? [];
-        double theta = config.Number(scaling, "rope_theta", config.Number("rope_theta", 10000));
-        double partial = config.Number(scaling, "partial_rotary_factor", config.Number("partial_rotary_factor", 1));
+        JsonObject scaling = parameters ?? config.Object("rope_parameters") ?? config.Object("rope_scaling") ?? [];
+        double theta = config.Number(scaling, "rope_theta", config.Number("rope_theta", config.Number("rotary_emb_base", 10000)));
+        double partial = config.Number(scaling, "partial_rotary_factor", config.Number("partial_rotary_factor", config.Number("rotary_pct", 1)));
         int rotated = (int)(headDim * partial);
         frequencies = [.. Enumerable.Range(0, rotated / 2).Select(i => Math.Pow(theta, -2.0 * i / rotated))];
         double longest = config.Count("max_position_embeddings", 2048);

@@ -17,16 +17,22 @@ internal sealed record AttentionShape(int Width, int Heads, bool Bias, bool Caus
     /// <summary>Keys that a query sees at most; 0: all.</summary>
     public int Window { get; init; }
 
-    /// <summary>Turns queries and keys by their positions.</summary>
-    public bool Rotary { get; init; }
+    /// <summary>Turns queries and keys by their positions; null: they stay.</summary>
+    public RotaryAngles? Rotary { get; init; }
 
     /// <summary>Epsilon of an RMSNorm over each head of queries and keys; null: none.</summary>
     public double? HeadNorm { get; init; }
 
+    /// <summary>The weights of that norm count from one.</summary>
+    public bool HeadNormFromOne { get; init; }
+
+    /// <summary>Soft cap of the scores; 0: none.</summary>
+    public double SoftCap { get; init; }
+
     /// <summary>Factor of the scores; null: 1/√HeadDim.</summary>
     public double? Scale { get; init; }
 
-    public Attention Op => new(Heads, Causal, KvHeads, Window) { Scale = Scale ?? 0 };
+    public Attention Op => new(Heads, Causal, KvHeads, Window) { Scale = Scale ?? 0, SoftCap = SoftCap };
 }
 
 /// <summary>Names of the projections: module path and path in the file, each beside the block's own. A fused one holds queries, keys and values in this order.</summary>
@@ -34,6 +40,9 @@ internal sealed record AttentionNames(Place Query, Place Key, Place Value, Place
 {
     /// <summary>A single projection in place of the three.</summary>
     public Place? Fused { get; init; }
+
+    /// <summary>That projection holds query, key and value of the first head, then those of the second, and so on.</summary>
+    public bool ByHead { get; init; }
 
     /// <summary>Norms of the heads of queries and keys, where the shape asks for them.</summary>
     public Place QueryNorm { get; init; }
@@ -48,6 +57,7 @@ internal sealed class SelfAttention
     private readonly AttentionShape shape;
     private readonly Site? query, key, value, fused;
     private readonly Site output;
+    private readonly bool byHead;
     private readonly Norm? queryNorm, keyNorm;
     private readonly Attention op;
 
@@ -61,6 +71,7 @@ internal sealed class SelfAttention
         int wide = shape.Heads * shape.HeadDim, narrow = shape.KvHeads * shape.HeadDim;
         if (names.Fused is { } all)
         {
+            byHead = names.ByHead;
             fused = model.Linear(all, wide + (2 * narrow), shape.Width, shape.Bias, transposed: transposed);
         }
         else
@@ -72,8 +83,8 @@ internal sealed class SelfAttention
         output = model.Linear(names.Output, shape.Width, wide, shape.OutputBias, transposed: transposed);
         if (shape.HeadNorm is { } epsilon)
         {
-            queryNorm = new Norm(model, names.QueryNorm, shape.HeadDim, new RmsNorm(epsilon));
-            keyNorm = new Norm(model, names.KeyNorm, shape.HeadDim, new RmsNorm(epsilon));
+            queryNorm = new Norm(model, names.QueryNorm, shape.HeadDim, new RmsNorm(epsilon), shape.HeadNormFromOne);
+            keyNorm = new Norm(model, names.KeyNorm, shape.HeadDim, new RmsNorm(epsilon), shape.HeadNormFromOne);
         }
         op = shape.Op;
     }
@@ -89,13 +100,16 @@ internal sealed class SelfAttention
         else
         {
             Tensor all = fused.Forward(x);
-            (q, k, v) = (new Columns(0, wide).Apply(all), new Columns(wide, narrow).Apply(all), new Columns(wide + narrow, narrow).Apply(all));
+            (q, k, v) = byHead
+                ? (OfHeads(all, 0), OfHeads(all, 1), OfHeads(all, 2))
+                : (new Columns(0, wide).Apply(all), new Columns(wide, narrow).Apply(all), new Columns(wide + narrow, narrow).Apply(all));
         }
         (q, k) = (Normed(q, queryNorm), Normed(k, keyNorm));
-        if (shape.Rotary)
+        if (shape.Rotary is { } angles)
         {
-            q = new Rope(shape.Heads).Apply(q, context.Angles, context.Positions);
-            k = new Rope(shape.KvHeads).Apply(k, context.Angles, context.Positions);
+            Tensor table = angles.Table(context.PositionCount);
+            q = new Rope(shape.Heads).Apply(q, table, context.Positions);
+            k = new Rope(shape.KvHeads).Apply(k, table, context.Positions);
         }
         if (context.Cache is not { } cache)
         {
@@ -104,6 +118,13 @@ internal sealed class SelfAttention
         (Tensor keys, Tensor values, Tensor? mask) = cache.Append(this, k, v, shape.Window);
         // The first pass is an ordinary one; after it the mask says what a single query sees.
         return output.Forward(cache.IsFirst ? op.Apply(q, k, v, context.Mask) : (op with { Causal = false, Window = 0 }).Apply(q, keys, values, mask));
+    }
+
+    // The i-th of the three vectors that each head has in a row of `all`
+    private Tensor OfHeads(Tensor all, int i)
+    {
+        Shape heads = [checked((int)(all.Shape.Count / (3 * shape.HeadDim))), 3 * shape.HeadDim];
+        return new Columns(i * shape.HeadDim, shape.HeadDim).Apply(all.Reshape(heads)).Reshape(all.Shape.WithCols(shape.Heads * shape.HeadDim));
     }
 
     private Tensor Normed(Tensor x, Norm? norm)
@@ -120,6 +141,6 @@ internal sealed class SelfAttention
 /// <summary>What every layer of one forward pass shares.</summary>
 /// <param name="Mask">U8 [batch, tokens], 0 bars a token; null lets all be seen.</param>
 /// <param name="Positions">I32 [batch, tokens]; null where nothing asks for them.</param>
-/// <param name="Angles">Table of <see cref="Rope"/>.</param>
+/// <param name="PositionCount">All positions are below it.</param>
 /// <param name="Cache">Keys and values of the tokens before.</param>
-internal sealed record AttentionContext(Tensor? Mask, Tensor? Positions = null, Tensor? Angles = null, KeyValueCache? Cache = null);
+internal sealed record AttentionContext(Tensor? Mask, Tensor? Positions = null, int PositionCount = 0, KeyValueCache? Cache = null);

@@ -8,7 +8,6 @@ namespace LowRank.Models;
 public sealed class Gpt2 : TextModel
 {
     private readonly Site words, positions;
-    private readonly Site? head;
 
     internal Gpt2(ModelConfig config, Device device, LoadOptions options, WeightSource source)
         : base(config, device, options, source)
@@ -33,13 +32,7 @@ public sealed class Gpt2 : TextModel
                 new Norm(this, layer.At("ln_2"), d, epsilon));
         });
         FinalNorm = new Norm(this, trunk.At("ln_f"), d, epsilon);
-        head = Head switch
-        {
-            TextHead.Classifier => HeadLinear("score", config.ClassNames.Count, d, bias: false, isOutput: true),
-            TextHead.CausalLanguage => Linear(new Place("lm_head", "lm_head"), Vocabulary, d, bias: false, isOutput: true, tied: config.Flag("tie_word_embeddings", true) ? words.Weight : null),
-            _ => null,
-        };
-        BuiltBut("lm_head.");
+        BuiltAsDecoder("lm_head", d, config.Flag("tie_word_embeddings", true) ? words.Weight : null);
     }
 
     /// <inheritdoc/>
@@ -50,8 +43,4 @@ public sealed class Gpt2 : TextModel
     private protected override string CausalSuffix => "LMHeadModel";
 
     private protected override Tensor Embed(Tensor ids, Tensor positions, TextBatch batch) => new Add().Apply(words.Forward(ids), this.positions.Forward(positions));
-
-    private protected override Tensor ClassLogits(Tensor last, Tensor? pooled, TextBatch batch) => head!.Forward(LastTokens(last, batch));
-
-    private protected override Tensor LanguageLogits(Tensor hidden) => head!.Forward(hidden);
 }

@@ -26,6 +26,8 @@ public abstract class TextModel : PretrainedModel
     private readonly bool renewsClasses;
     private readonly List<string> headModules = [];
     private (Place Place, string CountKey, Func<Place, int, TransformerLayer> Declare)? layers;
+    private Site? head;
+    private Tensor? cap, capInverse;
 
     /// <summary>An empty model that takes its weights from <paramref name="source"/>.</summary>
     private protected TextModel(ModelConfig config, Device device, LoadOptions options, WeightSource source)
@@ -122,6 +124,25 @@ public abstract class TextModel : PretrainedModel
     /// <exception cref="ShapeException">As for <see cref="Forward(TextBatch, bool)"/>.</exception>
     public Tensor Hidden(TextBatch batch) => Run(batch, null, keepHidden: false).Last;
 
+    /// <summary>Mean cross-entropy, as <see cref="CrossEntropy"/> has it, of a decoder's next words over those asked for → [1]. A head without an adapter
+    /// makes its logits a slab at a time, so that they are never whole in memory.</summary>
+    /// <param name="batch">Texts.</param>
+    /// <param name="targets">What follows each token, [rows, tokens]; -100 where nothing is asked.</param>
+    /// <param name="smoothing">Share of the target that all words have.</param>
+    /// <exception cref="InvalidOperationException">The model has no language head.</exception>
+    /// <exception cref="ShapeException">A target is out of range, or there is not one a token.</exception>
+    public Tensor NextWordLoss(TextBatch batch, ReadOnlySpan<int> targets, double smoothing = 0)
+    {
+        if (Head != TextHead.CausalLanguage)
+        {
+            throw new InvalidOperationException($"NextWordLoss: {TransformersClass} has no language head, want a model that predicts the next token");
+        }
+        Tensor last = Hidden(batch), ids = Device.Current!.Of([targets.Length], targets);
+        return !head!.IsAdapted
+            ? new LinearCrossEntropy(Smoothing: smoothing, SoftCap: LogitCap).Apply(last, head.Weight, ids, head.Bias?.Value)
+            : new CrossEntropy(Smoothing: smoothing).Apply(LanguageLogits(last), ids);
+    }
+
     /// <summary>One pass with a cache: logits of each row's last token [rows, vocabulary].</summary>
     internal Tensor NextLogits(TextBatch batch, KeyValueCache cache)
     {
@@ -138,23 +159,19 @@ public abstract class TextModel : PretrainedModel
         Check(batch, positions);
         Tensor ids = scope.Of([batch.Rows, batch.Tokens], batch.Ids), places = scope.Of([batch.Rows, batch.Tokens], positions);
         Tensor? mask = batch.Mask is null ? null : scope.Of([batch.Rows, batch.Tokens], batch.Mask);
-        var context = new AttentionContext(mask, places, Angles(positions.Max() + 1), cache);
+        var context = new AttentionContext(mask, places, positions.Max() + 1, cache);
         Tensor h = Embed(ids, places, batch);
         h = h.DType == DType ? h : new Cast(DType).Apply(h);
         List<Tensor> hidden = keepHidden ? [h] : [];
         foreach (TransformerLayer layer in Layers)
         {
-            h = layer.Forward(h, context);
+            h = Through(layer, h, context);
             if (keepHidden)
             {
                 hidden.Add(h);
             }
         }
-        if (FinalNorm is null)
-        {
-            return (h, hidden);
-        }
-        h = FinalNorm.Forward(h);
+        h = Finish(h);
         if (keepHidden)
         {
             hidden[^1] = h;     // as transformers counts it
@@ -165,8 +182,8 @@ public abstract class TextModel : PretrainedModel
     /// <summary>Embeddings [rows, tokens, d] of ids and positions, both I32 [rows, tokens].</summary>
     private protected abstract Tensor Embed(Tensor ids, Tensor positions, TextBatch batch);
 
-    /// <summary>Table of rotary angles for so many positions; null where there are none.</summary>
-    private protected virtual Tensor? Angles(int positions) => null;
+    /// <summary>What becomes of the last layer's output.</summary>
+    private protected virtual Tensor Finish(Tensor h) => FinalNorm is null ? h : FinalNorm.Forward(h);
 
     /// <summary>Positions where the batch gives none.</summary>
     private protected virtual int[] PositionsOf(TextBatch batch) => batch.PlainPositions();
@@ -177,10 +194,17 @@ public abstract class TextModel : PretrainedModel
     private protected virtual Tensor? Pool(Tensor last) => null;
 
     /// <summary>Output of the classifier given the last hidden state and the pooled one.</summary>
-    private protected abstract Tensor ClassLogits(Tensor last, Tensor? pooled, TextBatch batch);
+    private protected virtual Tensor ClassLogits(Tensor last, Tensor? pooled, TextBatch batch) => head!.Forward(LastTokens(last, batch));
 
     /// <summary>Words for hidden states [..., d].</summary>
-    private protected abstract Tensor LanguageLogits(Tensor hidden);
+    private protected virtual Tensor LanguageLogits(Tensor hidden)
+    {
+        Tensor logits = head!.Forward(hidden);
+        return cap is null ? logits : new Mul().Apply(new Tanh().Apply(new Mul().Apply(logits, capInverse)), cap);
+    }
+
+    /// <summary>Soft cap of a decoder's logits; 0: none.</summary>
+    private protected virtual double LogitCap => 0;
 
     private Tensor? LogitsOf(Tensor last, Tensor? pooled, TextBatch batch) => Head switch
     {
@@ -253,18 +277,27 @@ public abstract class TextModel : PretrainedModel
         return Linear(place, outputs, inputs, bias, isOutput);
     }
 
+    /// <summary>Declares what stands behind a decoder, a classifier of its last token or words, and ends the declarations.</summary>
+    /// <param name="words">Name of the head.</param>
+    /// <param name="d">Width of the last hidden state.</param>
+    /// <param name="tied">The embeddings, where the head is these.</param>
+    private protected void BuiltAsDecoder(string words, int d, Parameter? tied)
+    {
+        head = Head switch
+        {
+            TextHead.Classifier => HeadLinear("score", Config.ClassNames.Count, d, bias: false, isOutput: true),
+            TextHead.CausalLanguage => Linear(new Place(words, words), Vocabulary, d, bias: false, isOutput: true, tied: tied),
+            _ => null,
+        };
+        (cap, capInverse) = LogitCap > 0 ? (Constant(LogitCap), Constant(1 / LogitCap)) : (null, null);
+        BuiltBut(words + ".");
+    }
+
     /// <summary>Ends the declarations; tensors under these names may be left over: heads for other tasks, copies of tied weights.</summary>
     private protected void BuiltBut(params ReadOnlySpan<string> unused)
     {
         file?.Ignore(unused);
         Built();
-    }
-
-    /// <summary>Rows [count, d] of hidden states [rows, tokens, d], counted over both.</summary>
-    private protected Tensor RowsAt(Tensor hidden, int[] rows)
-    {
-        Tensor flat = hidden.Reshape([checked((int)(hidden.Shape.Count / hidden.Shape.Cols)), hidden.Shape.Cols]);
-        return new Gather().Apply(flat, Device.Current!.Of([rows.Length], rows));
     }
 
     /// <summary>Hidden state of each row's first token [rows, d].</summary>
