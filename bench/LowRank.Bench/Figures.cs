@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using LowRank.Bench.Cases;
 
 namespace LowRank.Bench;
 
@@ -15,6 +16,7 @@ public static class Figures
     {
         List<Figure> figures = [new("library with its native part", Library.Sum(f => new FileInfo(Path.Combine(AppContext.BaseDirectory, f)).Length) / 1e6, "MB")];
         figures.AddRange(Resident(device));
+        figures.AddRange(Rows.All.OfType<WordLossRow>().Select(r => new Figure($"peak bytes of {r.Group}: {r.Shape}, {$"{r.Type}".ToLowerInvariant()}", WordLossRow.PeakBytes(device, r) / 1e6, "MB")));
         figures.Add(new("launch of a CUDA kernel (fill), what the engine adds to the driver's call, median of 15", LaunchCost.Measure(), "us"));
         string cli = Path.GetFullPath(Path.Combine(Testing.Golden.Repository, "src", "LowRank.Cli", "bin", "Release", "net10.0", "lowrank"));
         if (File.Exists(cli))

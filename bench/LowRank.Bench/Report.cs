@@ -101,7 +101,7 @@ public sealed record Report(string Date, string Cpu, string Isa, string Peer, IR
     private IEnumerable<(string Name, double Ratio)> Own()
     {
         foreach ((string over, string under) in ((string, string)[])[
-            ("lora forward", "linear"), ("dora forward", "lora forward"), ("dora forward+backward", "lora forward+backward"), ("vit step, a core busy", "vit step")])
+            ("lora forward", "linear"), ("dora forward", "lora forward"), ("dora forward+backward", "lora forward+backward"), ("vit step, a core busy", "vit step"), ("loss of words, logits whole", "loss of words")])
         {
             foreach (RowResult a in Rows.Where(r => r.Group == over))
             {

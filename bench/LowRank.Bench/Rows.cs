@@ -11,6 +11,7 @@ public static class Rows
     private static readonly LayerRow Dora = new("dora forward", Method.Dora);
     private static readonly LayerRow DoraBoth = new("dora forward+backward", Method.Dora) { Backward = true };
     private static readonly QuantizedRow Bytes = new("quantised W", Quantization.Int8Rows), Nibbles = Bytes with { Kind = Quantization.NF4 };
+    private static readonly WordLossRow WordLoss = new(512, 1024, 32000), WholeLoss = WordLoss with { Group = "loss of words, logits whole", Whole = true };
     private static readonly VisionRow Step = new("vit step");
 
     /// <summary>Every row.</summary>
@@ -43,6 +44,8 @@ public static class Rows
         new AdamWRow(1_000_000), new AdamWRow(10_000_000), new AdamWRow(10_000_000) { Threads = 1 },
 
         new CrossEntropyRow(512, 1000), new CrossEntropyRow(512, 32000), new CrossEntropyRow(512, 32000) { Type = DType.BF16 },
+
+        WordLoss, WordLoss with { Count = 2048 }, WordLoss with { Type = DType.BF16 }, WholeLoss, WholeLoss with { Count = 2048 }, WholeLoss with { Type = DType.BF16 },
 
         new AttentionRow(32, 17, 4, 32), new AttentionRow(8, 197, 12, 64), new AttentionRow(1, 1024, 16, 64) { Causal = true }, new AttentionRow(8, 197, 12, 64) { Type = DType.BF16 },
 

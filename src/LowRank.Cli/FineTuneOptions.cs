@@ -55,6 +55,9 @@ internal sealed record FineTuneOptions
     /// <summary>LoRA+: how much faster B learns than A; null: as fast.</summary>
     public double? LoraPlus { get; init; }
 
+    /// <summary>Layers keep their input alone and are computed once more for the gradient: less memory, more time, the same bits.</summary>
+    public bool Recompute { get; init; }
+
     /// <summary>Passes over the training images.</summary>
     public int Epochs { get; init; } = 30;
 

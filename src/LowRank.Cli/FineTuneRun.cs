@@ -37,6 +37,7 @@ internal sealed class FineTuneRun : IDisposable
         ModelConfig config = ModelConfig.Read(folder);
         bool sameHead = task.Classes is null || (config.Architecture.EndsWith("Classification", StringComparison.Ordinal) && config.ClassNames.SequenceEqual(task.Classes));
         Model = PretrainedModel.Load(folder, device, new LoadOptions { Type = options.Type, Classes = sameHead ? null : task.Classes, Seed = options.Seed, Pack = method.Name != "full" });
+        Model.RecomputesLayers = options.Recompute;
         Task = task.For(Model, options);
         IReadOnlyList<string> heads = Task.Classes is null ? [] : Model.HeadModules;
         if (method.Name == "head" && heads.Count == 0)
@@ -147,25 +148,37 @@ internal sealed class FineTuneRun : IDisposable
         return Path.Combine(folder, Adapted is null ? PretrainedModel.WeightFile : PeftFolder.ModelFile);
     }
 
-    /// <summary>Takes two steps' worth of gradients and no step, to say what a run would need.</summary>
+    /// <summary>Takes a few steps' worth of gradients and no step, to say what a run would need.</summary>
     public FineTuneEstimate Estimate()
     {
-        long bytes = 0;
-        double seconds = 0;
+        (double seconds, long bytes) = Measure(options.Recompute);
+        (_, long others) = Measure(!options.Recompute);
+        Model.RecomputesLayers = options.Recompute;
+        int element = Model.DType.ForParameters().Size();
+        return new FineTuneEstimate(Trainable, ModelElements, Model.Store.Bytes, 4 * Trainable * element, options.Recompute ? others : bytes, options.Recompute ? bytes : others, trainer.Steps, seconds * trainer.Steps);
+    }
+
+    // Seconds of a step, and the most bytes that its tensors have at a time
+    private (double Seconds, long Bytes) Measure(bool recompute)
+    {
+        (double seconds, long bytes) = (0, 0);
+        Device device = Model.Device;
+        Model.RecomputesLayers = recompute;
         int[] batch = [.. Enumerable.Range(0, Math.Min(options.BatchSize, Task.TrainCount))];
         for (int i = 0; i < 2; i++)      // the first one warms up
         {
             long started = Stopwatch.GetTimestamp();
-            using (Tape tape = Model.Device.BeginTape())
+            device.ResetPeak();
+            long before = device.Bytes;
+            using (Tape tape = device.BeginTape())
             {
                 tape.Backward(Loss(new TrainingBatch(batch, new Rng(options.Seed), 0, 0)));
-                bytes = tape.Bytes;
+                bytes = device.PeakBytes - before;
             }
             optimizer.ClearGradients();
             seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
         }
-        int element = Model.DType.ForParameters().Size();
-        return new FineTuneEstimate(Trainable, ModelElements, Model.Store.Bytes, 4 * Trainable * element, bytes, trainer.Steps, seconds * trainer.Steps);
+        return (seconds, bytes);
     }
 
     /// <summary>Hands the trained values back to the model and takes everything off the device.</summary>
@@ -194,6 +207,7 @@ internal sealed class FineTuneRun : IDisposable
 /// <param name="WeightBytes">Memory of the model.</param>
 /// <param name="StateBytes">Memory of trained values, their gradients and two moments.</param>
 /// <param name="ActivationBytes">Memory of a step, forward and backward, as measured.</param>
+/// <param name="RecomputeBytes">The same where layers are computed once more for the gradient.</param>
 /// <param name="Steps">Of the whole run.</param>
 /// <param name="Seconds">Of all steps, from one that was timed; measuring the model comes on top.</param>
-internal sealed record FineTuneEstimate(long Trainable, long ModelElements, long WeightBytes, long StateBytes, long ActivationBytes, long Steps, double Seconds);
+internal sealed record FineTuneEstimate(long Trainable, long ModelElements, long WeightBytes, long StateBytes, long ActivationBytes, long RecomputeBytes, long Steps, double Seconds);

@@ -25,6 +25,7 @@ internal sealed class TrainCommand
     private readonly Option<string> targets, type;
     private readonly Option<Decay> schedule;
     private readonly Option<ulong> seed = CommonOptions.Seed();
+    private readonly Option<bool> recompute = new("--recompute") { Description = "Keep each layer's input alone and compute the layer once more for the gradient: less memory, more time, the same bits. --dry-run says how much." };
     private readonly Option<bool> resume = new("--resume") { Description = "Go on with the unfinished run in the output folder, bit for bit as if it had never stopped." };
     private readonly Option<string> device = CommonOptions.DeviceName();
     private readonly Option<bool> json = CommonOptions.Json(), dryRun = CommonOptions.DryRun(), quiet = CommonOptions.Quiet();
@@ -55,7 +56,7 @@ internal sealed class TrainCommand
         var t = new TrainCommand();
         var command = new Command("train", "Adapt a model to labelled images, or to texts (classes, numbers, the next word, sentence vectors): LoRA and its relatives, the head only, or every weight.")
         {
-            t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm,
+            t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm, t.recompute,
             t.perClass, t.evalData, t.holdOut, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
         };
         t.text.AddTo(command);
@@ -145,6 +146,7 @@ internal sealed class TrainCommand
         Warmup = parsed.GetValue(warmup),
         WeightDecay = parsed.GetValue(weightDecay),
         MaxGradientNorm = parsed.GetValue(maxNorm),
+        Recompute = parsed.GetValue(recompute),
         Seed = parsed.GetValue(seed),
         Type = CommonOptions.TypeOf(parsed.GetValue(type)!),
         CheckpointSteps = parsed.GetValue(checkpointSteps),
@@ -164,5 +166,6 @@ internal sealed class TrainCommand
         ["weight_bytes"] = estimate.WeightBytes,
         ["state_bytes"] = estimate.StateBytes,
         ["activation_bytes"] = estimate.ActivationBytes,
+        ["activation_bytes_recompute"] = estimate.RecomputeBytes,
     };
 }
