@@ -3,7 +3,7 @@ namespace LowRank;
 /// <summary>Plans of attention: one file a width that heads are filled up to, every tile shape a function of width and type as in attention.cuh.</summary>
 internal static class CudaAttentionPlans
 {
-    private static readonly Heads[] Plain = [.. Widths("")], Shaped = [.. Widths("_shaped")];
+    private static readonly Heads[] Plain = Widths(""), Shaped = Widths("_shaped");
 
     /// <summary>y and the log-sum-exp; heads of at most 256 elements and a positive scale.</summary>
     public static bool Forward(CudaStream on, in AttentionArgs a)
@@ -46,7 +46,7 @@ internal static class CudaAttentionPlans
         return true;
     }
 
-    private static IEnumerable<Heads> Widths(string kind) => new[] { 32, 64, 128, 256 }.Select(width => new Heads(width, kind));
+    private static Heads[] Widths(string kind) => [new(32, kind), new(64, kind), new(128, kind), new(256, kind)];
 
     private static Heads? For(int dim, double scale, bool shaped)
     {
