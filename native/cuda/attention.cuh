@@ -257,7 +257,7 @@ template <bool OfKeys, bool First, bool Second> LR_DEV void lr_attend_back(const
     }
     lr_cp_async_wait<0>();
     lr_sync();
-    constexpr bool Held = Halves && Width <= 64;
+    constexpr bool Held = Halves && Width <= (Shaped ? 32 : 64); // what bends the scores takes the registers of wider ones
     Strip<Held> one[1], two[1];
     lr_take(0, 16 * warp, one[0]);
     lr_take(Owner, 16 * warp, two[0]);
