@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LowRank.Adapters;
 using LowRank.Formats;
 using LowRank.Models.Blocks;
@@ -97,7 +98,7 @@ public sealed class Clip : PretrainedModel
     }
 
     /// <inheritdoc/>
-    private protected override string ConfigText(DType type) => Config.Write(TransformersClass, type);
+    private protected override string ConfigText(DType type) => Config.Write(TransformersClass, type, new Dictionary<string, JsonNode?>());
 
     private List<TransformerLayer> LayersAt(Place place, ModelConfig config, int d, int heads, int inner, LayerNorm norm, bool causal)
     {
