@@ -121,13 +121,23 @@ struct AttentionArgs { const void *q, *k, *v, *mask, *bias; void *y, *lse; int32
 struct AttentionGradArgs { const void *q, *k, *v, *mask, *bias, *y, *lse, *dy; void *dq, *dk, *dv, *dbias; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale, cap; int32_t dtype; uint32_t add; };
 
 // ---- adam.cpp: optimisers over one flat pack of parameters -------------------------------------------------------------
-// A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay.
+// A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay; `state` is where it starts in the state blocks.
 // progress, where given, holds {lr, step} as doubles in the device's memory and stands for the fields of these names: a recorded launch sees new values.
-struct Segment { int64_t start, count; double lr_scale, weight_decay; };
+struct Segment { int64_t start, count, state; double lr_scale, weight_decay; };
 // norm2[0] = sum of squares of g over the segments, accumulated in float64 in a fixed order
 struct SquareSumArgs { const void *g; const Segment *segments; void *norm2; int32_t segment_count, dtype; };
 // g *= min(1, max_norm / (sqrt(norm2[0]) + 1e-6)) where norm2 is given and max_norm > 0, folded into the update, g itself stays.
 // p -= lr wd p; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr/(1-b1^step) m / (sqrt(v/(1-b2^step)) + eps). coupled 1: g += wd p instead (Adam, L2).
-struct AdamWArgs { void *p; const void *g; void *m, *v; const Segment *segments; const void *norm2, *progress; double lr, beta1, beta2, eps, max_norm; int64_t step; int32_t segment_count, coupled, dtype; };
+// late 1: p -= lr sqrt(1-b2^step)/(1-b1^step) m / (sqrt(v) + eps), then p -= lr wd p. uncorrected 1: 1 in the place of 1-b1^step and 1-b2^step.
+struct AdamWArgs { void *p; const void *g; void *m, *v; const Segment *segments; const void *norm2, *progress; double lr, beta1, beta2, eps, max_norm; int64_t step; int32_t segment_count, coupled, late, uncorrected, dtype; };
 // g += wd p; buf = first ? g : momentum buf + (1-dampening) g; p -= lr (nesterov ? g + momentum buf : buf); momentum 0: no buf
 struct SgdArgs { void *p; const void *g; void *buf; const Segment *segments; const void *norm2, *progress; double lr, momentum, dampening, max_norm; int64_t step; int32_t segment_count, nesterov, dtype; };
+// g += wd p; v = alpha v + (1-alpha) g^2; mean = alpha mean + (1-alpha) g; s = g / (sqrt(v - mean^2) + eps), without mean (null): v; buf = momentum buf + s;
+// p -= lr buf, without buf (null): lr s
+struct RmsPropArgs { void *p; const void *g; void *v, *mean, *buf; const Segment *segments; const void *norm2, *progress; double lr, alpha, momentum, eps, max_norm; int64_t step; int32_t segment_count, dtype; };
+// A matrix of the pack [rows, cols] from `start` on, its row and column moments at row_state and col_state; row_state -1: a vector, one row whose moment
+// is elementwise, in col_state.
+struct Factored { int64_t start, rows, cols, row_state, col_state; double lr_scale, weight_decay; };
+// Adafactor: f = step^-decay; row += f (mean_j g^2 - row); col += f (mean_i g^2 - col); v = row col / max(mean_i row, eps1), of a vector col;
+// u = g / max(sqrt(v), eps1); p = p (1 - lr wd) - max(eps2, rms(p)) min(lr, 1/sqrt(step)) / max(1, rms(u)/threshold) u. total_rows: of all tensors.
+struct AdafactorArgs { void *p; const void *g; void *row, *col; const Factored *tensors; const void *norm2, *progress; double lr, decay, eps1, eps2, threshold, max_norm; int64_t step, total_rows; int32_t tensor_count, dtype; };

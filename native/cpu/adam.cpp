@@ -38,6 +38,9 @@ template <class F> void over(const Segment* segments, int32_t count, F&& f) {
     });
 }
 
+// A state block, to be indexed as the values are
+LR_INLINE float* state_of(void* block, const Segment& s) { return block ? static_cast<float*>(block) + (s.state - s.start) : nullptr; }
+
 } // namespace
 
 int32_t square_sum(const SquareSumArgs* p) {
@@ -63,24 +66,28 @@ int32_t square_sum(const SquareSumArgs* p) {
 
 int32_t adamw(const AdamWArgs* a) {
     if (a->dtype != LR_F32) return LR_UNSUPPORTED;
-    float *p = static_cast<float*>(a->p), *m = static_cast<float*>(a->m), *v = static_cast<float*>(a->v);
+    float* p = static_cast<float*>(a->p);
     const float* g = static_cast<const float*>(a->g);
     const Pace pace(a);
-    const double correct1 = 1 - __builtin_pow(a->beta1, pace.step), correct2 = 1 - __builtin_pow(a->beta2, pace.step);
+    const double correct1 = a->uncorrected ? 1 : 1 - __builtin_pow(a->beta1, pace.step), correct2 = a->uncorrected ? 1 : 1 - __builtin_pow(a->beta2, pace.step);
+    const double outside = a->late ? __builtin_sqrt(correct2) : 1;
     const vf scale = splat(float(clip(a->norm2, a->max_norm))), b1 = splat(float(a->beta1)), c1 = splat(float(1 - a->beta1)), b2 = splat(float(a->beta2));
-    const vf c2 = splat(float(1 - a->beta2)), root = splat(float(1 / __builtin_sqrt(correct2))), eps = splat(float(a->eps));
+    const vf c2 = splat(float(1 - a->beta2)), root = splat(float(outside / __builtin_sqrt(correct2))), eps = splat(float(a->eps));
     over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
         const double lr = pace.lr * s.lr_scale;
-        const vf step = splat(float(lr / correct1)), keep = splat(float(1 - lr * s.weight_decay)), decay = splat(float(s.weight_decay));
+        const float kept = float(1 - lr * s.weight_decay);
+        const vf step = splat(float(lr * outside / correct1)), before = splat(a->late ? 1 : kept), after = splat(a->late ? kept : 1), decay = splat(float(s.weight_decay));
         const bool coupled = a->coupled != 0;
+        float *m = state_of(a->m, s), *v = state_of(a->v, s);
         sweep(begin, end, [&](auto at) LR_LAMBDA {
             vf value = at.get(p), grad = at.get(g) * scale;
             if (coupled) grad = fma(decay, value, grad);
-            else value = value * keep;
+            else value = value * before;
             const vf m1 = fma(b1, at.get(m), c1 * grad), v1 = fma(b2, at.get(v), c2 * grad * grad);
             at.set(m, m1);
             at.set(v, v1);
-            at.set(p, value - step * m1 / fma(vsqrt(v1), root, eps));
+            const vf next = value - step * m1 / fma(vsqrt(v1), root, eps);
+            at.set(p, coupled ? next : next * after);
         });
     });
     return LR_OK;
@@ -88,12 +95,13 @@ int32_t adamw(const AdamWArgs* a) {
 
 int32_t sgd(const SgdArgs* a) {
     if (a->dtype != LR_F32) return LR_UNSUPPORTED;
-    float *p = static_cast<float*>(a->p), *buf = static_cast<float*>(a->buf);
+    float* p = static_cast<float*>(a->p);
     const float* g = static_cast<const float*>(a->g);
     const vf scale = splat(float(clip(a->norm2, a->max_norm))), momentum = splat(float(a->momentum)), fresh = splat(float(1 - a->dampening));
     const Pace pace(a);
     over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
         const vf lr = splat(float(pace.lr * s.lr_scale)), decay = splat(float(s.weight_decay));
+        float* buf = state_of(a->buf, s);
         sweep(begin, end, [&](auto at) LR_LAMBDA {
             const vf value = at.get(p);
             vf grad = fma(decay, value, at.get(g) * scale);
@@ -105,6 +113,112 @@ int32_t sgd(const SgdArgs* a) {
             at.set(p, value - lr * grad);
         });
     });
+    return LR_OK;
+}
+
+int32_t rmsprop(const RmsPropArgs* a) {
+    if (a->dtype != LR_F32) return LR_UNSUPPORTED;
+    float* p = static_cast<float*>(a->p);
+    const float* g = static_cast<const float*>(a->g);
+    const vf scale = splat(float(clip(a->norm2, a->max_norm))), alpha = splat(float(a->alpha)), fresh = splat(float(1 - a->alpha));
+    const vf momentum = splat(float(a->momentum)), eps = splat(float(a->eps));
+    const Pace pace(a);
+    over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
+        const vf lr = splat(float(pace.lr * s.lr_scale)), decay = splat(float(s.weight_decay));
+        float *v = state_of(a->v, s), *mean = state_of(a->mean, s), *buf = state_of(a->buf, s);
+        sweep(begin, end, [&](auto at) LR_LAMBDA {
+            const vf value = at.get(p), grad = fma(decay, value, at.get(g) * scale), square = fma(alpha, at.get(v), fresh * grad * grad);
+            at.set(v, square);
+            vf spread = square;
+            if (mean) {
+                const vf m1 = fma(alpha, at.get(mean), fresh * grad);
+                at.set(mean, m1);
+                spread = square - m1 * m1;
+            }
+            vf move = grad / (vsqrt(spread) + eps);
+            if (buf) {
+                move = fma(momentum, at.get(buf), move);
+                at.set(buf, move);
+            }
+            at.set(p, value - lr * move);
+        });
+    });
+    return LR_OK;
+}
+
+// Reads g and p once for the moments, g once for the norm of the update, and g and p to write p: 24 bytes a parameter. Sums over 64 rows in f32, over those in f64.
+int32_t adafactor(const AdafactorArgs* a) {
+    if (a->dtype != LR_F32) return LR_UNSUPPORTED;
+    constexpr int64_t Band = 64; // rows of a chunk
+    const Pace pace(a);
+    const float scale = float(clip(a->norm2, a->max_norm)), fresh = float(__builtin_pow(pace.step, -a->decay)), floor = float(a->eps1);
+    const double root = 1 / __builtin_sqrt(pace.step), pull = pace.lr < root ? pace.lr : root;
+    for (int32_t i = 0; i < a->tensor_count; ++i) {
+        const Factored& t = a->tensors[i];
+        const int64_t bands = (t.rows + Band - 1) / Band, count = t.rows * t.cols;
+        float* p = static_cast<float*>(a->p) + t.start;
+        const float* g = static_cast<const float*>(a->g) + t.start;
+        float *row = t.row_state < 0 ? nullptr : static_cast<float*>(a->row) + t.row_state, *col = static_cast<float*>(a->col) + t.col_state;
+        float* columns = lr::scratch(0, bands * (t.cols + 4) + 16); // [bands, cols] sums of squares, then {sum p^2, sum u^2} [bands] as doubles
+        if (!columns) return LR_OUT_OF_MEMORY;
+        double* parts = reinterpret_cast<double*>(columns + (bands * t.cols + 15) / 16 * 16);
+        auto each_row = [&](int64_t band, auto&& f) {
+            for (int64_t r = band * Band; r < t.rows && r < (band + 1) * Band; ++r) f(r);
+        };
+        lr::parallel_for(bands, [&](int64_t band) {
+            float* mine = columns + band * t.cols;
+            double squares = 0;
+            each_row(band, [&](int64_t r) {
+                vf sum2 = splat(0), sum_p = splat(0);
+                sweep(0, t.cols, [&](auto at) LR_LAMBDA {
+                    const vf grad = at.get(g + r * t.cols) * splat(scale), square = grad * grad, value = at.get(p + r * t.cols);
+                    at.set(mine, r == band * Band ? square : at.get(mine) + square);
+                    sum2 = sum2 + within(at, square);
+                    sum_p = sum_p + within(at, value * value);
+                });
+                squares += sum(sum_p);
+                if (row) row[r] += fresh * (sum(sum2) / float(t.cols) - row[r]);
+            });
+            parts[2 * band] = squares;
+        });
+        lr::parallel_for((t.cols + Grain - 1) / Grain, [&](int64_t piece) {
+            for (int64_t c = piece * Grain; c < t.cols && c < (piece + 1) * Grain; ++c) {
+                double total = 0;
+                for (int64_t band = 0; band < bands; ++band) total += columns[band * t.cols + c];
+                col[c] += fresh * (float(total / double(t.rows)) - col[c]);
+            }
+        });
+        double mean = 1, p2 = 0, u2 = 0;
+        if (row) {
+            double total = 0;
+            for (int64_t r = 0; r < t.rows; ++r) total += row[r];
+            mean = total / double(t.rows) > a->eps1 ? total / double(t.rows) : a->eps1;
+        }
+        auto update = [&](auto at, int64_t r) LR_LAMBDA {
+            return at.get(g + r * t.cols) * splat(scale) / vmax(vsqrt(at.get(col) * splat(row ? float(row[r] / mean) : 1)), splat(floor));
+        };
+        lr::parallel_for(bands, [&](int64_t band) {
+            double squares = 0;
+            each_row(band, [&](int64_t r) {
+                vf total = splat(0);
+                sweep(0, t.cols, [&](auto at) LR_LAMBDA {
+                    const vf u = update(at, r);
+                    total = total + within(at, u * u);
+                });
+                squares += sum(total);
+            });
+            parts[2 * band + 1] = squares;
+        });
+        for (int64_t band = 0; band < bands; ++band) p2 += parts[2 * band], u2 += parts[2 * band + 1];
+        const double size = __builtin_sqrt(p2 / double(count)), spread = __builtin_sqrt(u2 / double(count)) / a->threshold;
+        const vf step = splat(float((size > a->eps2 ? size : a->eps2) * pull * t.lr_scale / (spread > 1 ? spread : 1)));
+        const vf keep = splat(float(1 - pace.lr * t.lr_scale * t.weight_decay));
+        lr::parallel_for(bands, [&](int64_t band) {
+            each_row(band, [&](int64_t r) {
+                sweep(0, t.cols, [&](auto at) LR_LAMBDA { at.set(p + r * t.cols, at.get(p + r * t.cols) * keep - step * update(at, r)); });
+            });
+        });
+    }
     return LR_OK;
 }
 

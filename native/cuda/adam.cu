@@ -36,6 +36,9 @@ template <class Args> LR_DEV Pace lr_pace(const Args& p) {
     return now ? Pace{now[0], now[1]} : Pace{p.lr, static_cast<double>(p.step)};
 }
 
+// A state block, to be indexed as the values are
+LR_DEV float* lr_state(void* block, const Segment& s) { return block ? static_cast<float*>(block) + (s.state - s.start) : nullptr; }
+
 // Partial sums by block in float64: work [parts]
 LR_KERNEL(square_sum_parts, Planned<SquareSumArgs>, 256, 4) {
     const float* g = static_cast<const float*>(p.op.g);
@@ -54,34 +57,38 @@ LR_KERNEL(square_sum_total, Planned<SquareSumArgs>, 32, 1) {
 }
 
 LR_KERNEL(adamw, AdamWArgs, 256, 4) {
-    float *w = static_cast<float*>(p.p), *m = static_cast<float*>(p.m), *v = static_cast<float*>(p.v);
+    float* w = static_cast<float*>(p.p);
     const float* g = static_cast<const float*>(p.g);
     const float clip = lr_clip(p.norm2, p.max_norm), b1 = static_cast<float>(p.beta1), b2 = static_cast<float>(p.beta2), c1 = static_cast<float>(1 - p.beta1), c2 = static_cast<float>(1 - p.beta2);
     const Pace pace = lr_pace(p);
-    const double correction1 = 1 - pow(p.beta1, pace.step), correction2 = 1 - pow(p.beta2, pace.step);
-    const float root = static_cast<float>(sqrt(correction2)), eps = static_cast<float>(p.eps);
+    const double correction1 = p.uncorrected ? 1 : 1 - pow(p.beta1, pace.step), correction2 = p.uncorrected ? 1 : 1 - pow(p.beta2, pace.step);
+    const double outside = p.late ? sqrt(correction2) : 1;
+    const float root = static_cast<float>(sqrt(correction2) / outside), eps = static_cast<float>(p.eps);
     lr_tiles(p.segments, p.segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
         const double lr = pace.lr * s.lr_scale;
-        const float keep = static_cast<float>(1 - lr * s.weight_decay), step = static_cast<float>(lr / correction1), decay = static_cast<float>(s.weight_decay);
+        const float keep = static_cast<float>(1 - lr * s.weight_decay), step = static_cast<float>(lr * outside / correction1), decay = static_cast<float>(s.weight_decay);
+        float *m = lr_state(p.m, s), *v = lr_state(p.v, s);
         for (int64_t i = begin + LR_TID; i < end; i += 256) {
             float x = w[i], d = clip * g[i];
             if (p.coupled) d = lr_fma(decay, x, d);
-            else x *= keep;
+            else if (!p.late) x *= keep;
             const float first = lr_fma(b1, m[i], c1 * d), second = lr_fma(b2, v[i], c2 * d * d);
             m[i] = first;
             v[i] = second;
-            w[i] = x - step * first / (sqrtf(second) / root + eps);
+            x -= step * first / (sqrtf(second) / root + eps);
+            w[i] = p.late && !p.coupled ? x * keep : x;
         }
     });
 }
 
 LR_KERNEL(sgd, SgdArgs, 256, 4) {
-    float *w = static_cast<float*>(p.p), *buffer = static_cast<float*>(p.buf);
+    float* w = static_cast<float*>(p.p);
     const float* g = static_cast<const float*>(p.g);
     const float clip = lr_clip(p.norm2, p.max_norm), momentum = static_cast<float>(p.momentum), enter = static_cast<float>(1 - p.dampening);
     const Pace pace = lr_pace(p);
     lr_tiles(p.segments, p.segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
         const float lr = static_cast<float>(pace.lr * s.lr_scale), decay = static_cast<float>(s.weight_decay);
+        float* buffer = lr_state(p.buf, s);
         for (int64_t i = begin + LR_TID; i < end; i += 256) {
             const float d = lr_fma(decay, w[i], clip * g[i]);
             float move = d;
@@ -92,6 +99,197 @@ LR_KERNEL(sgd, SgdArgs, 256, 4) {
             }
             w[i] -= lr * move;
         }
+    });
+}
+
+LR_KERNEL(rmsprop, RmsPropArgs, 256, 4) {
+    float* w = static_cast<float*>(p.p);
+    const float* g = static_cast<const float*>(p.g);
+    const float clip = lr_clip(p.norm2, p.max_norm), alpha = static_cast<float>(p.alpha), enter = static_cast<float>(1 - p.alpha);
+    const float momentum = static_cast<float>(p.momentum), eps = static_cast<float>(p.eps);
+    const Pace pace = lr_pace(p);
+    lr_tiles(p.segments, p.segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
+        const float lr = static_cast<float>(pace.lr * s.lr_scale), decay = static_cast<float>(s.weight_decay);
+        float *v = lr_state(p.v, s), *mean = lr_state(p.mean, s), *buffer = lr_state(p.buf, s);
+        for (int64_t i = begin + LR_TID; i < end; i += 256) {
+            const float d = lr_fma(decay, w[i], clip * g[i]), square = lr_fma(alpha, v[i], enter * d * d);
+            v[i] = square;
+            float spread = square;
+            if (mean) {
+                const float m = lr_fma(alpha, mean[i], enter * d);
+                mean[i] = m;
+                spread = square - m * m;
+            }
+            float move = d / (sqrtf(spread) + eps);
+            if (buffer) {
+                move = lr_fma(momentum, buffer[i], move);
+                buffer[i] = move;
+            }
+            w[i] -= lr * move;
+        }
+    });
+}
+
+// Adafactor in five kernels, one block a row, a group of columns or a tensor, none waiting for another block: the moments of the rows, those of the columns,
+// totals, the norm of the update, totals again, the step. work, all float64: [rows] sums of p^2, later of u^2; [tensors] means of the row moments;
+// [tensors] rms of p, later the factor on u.
+constexpr int Group = 32; // columns of a block
+
+struct Factors {
+    const double* work;
+    const Factored* tensors;
+    int count;
+    int64_t rows;
+    LR_DEV double* sums() const { return const_cast<double*>(work); }
+    LR_DEV double* means() const { return sums() + rows; }
+    LR_DEV double* scales() const { return sums() + rows + count; }
+};
+LR_DEV Factors lr_factors(const Planned<AdafactorArgs>& p) {
+    return Factors{static_cast<const double*>(p.work), p.op.tensors, p.op.tensor_count, p.op.total_rows};
+}
+
+// f(tensor, index of the tensor, row, row among all) for the rows of this block
+template <class F> LR_DEV void lr_rows(const Factors& of, F f) {
+    int64_t before = 0;
+    int64_t row = LR_BX;
+    for (int i = 0; i < of.count; ++i) {
+        const Factored t = of.tensors[i];
+        for (; row < before + t.rows; row += LR_GX) f(t, i, row - before, row);
+        before += t.rows;
+    }
+}
+
+// Sum over the block, in every thread; shared [256]
+LR_DEV double lr_block_total(double* shared, double value) {
+    lr_sync(); // the last total is read
+    shared[LR_TID] = value;
+    for (int half = 128; half > 0; half /= 2) {
+        lr_sync();
+        if (static_cast<int>(LR_TID) < half) shared[LR_TID] += shared[LR_TID + half];
+    }
+    lr_sync();
+    return shared[0];
+}
+
+LR_DEV float lr_fresh(const AdafactorArgs& a) { return static_cast<float>(pow(lr_pace(a).step, -a.decay)); }
+
+LR_KERNEL(adafactor_rows, Planned<AdafactorArgs>, 256, 4) {
+    double* shared = reinterpret_cast<double*>(LR_SMEM); // [256]
+    const Factors of = lr_factors(p);
+    const float clip = lr_clip(p.op.norm2, p.op.max_norm), fresh = lr_fresh(p.op);
+    lr_rows(of, [&](const Factored& t, int, int64_t r, int64_t at) {
+        const float *w = static_cast<const float*>(p.op.p) + t.start + r * t.cols, *g = static_cast<const float*>(p.op.g) + t.start + r * t.cols;
+        double squares = 0, values = 0;
+        for (int64_t c = LR_TID; c < t.cols; c += 256) {
+            const double d = static_cast<double>(clip) * g[c];
+            squares += d * d;
+            values += static_cast<double>(w[c]) * w[c];
+        }
+        squares = lr_block_total(shared, squares);
+        values = lr_block_total(shared, values);
+        if (LR_TID > 0) return;
+        of.sums()[at] = values;
+        if (t.row_state < 0) return;
+        float* row = static_cast<float*>(p.op.row) + t.row_state + r;
+        *row += fresh * (static_cast<float>(squares / static_cast<double>(t.cols)) - *row);
+    });
+}
+
+LR_KERNEL(adafactor_columns, Planned<AdafactorArgs>, 256, 4) {
+    double* shared = reinterpret_cast<double*>(LR_SMEM); // [8][32]
+    const Factors of = lr_factors(p);
+    const float clip = lr_clip(p.op.norm2, p.op.max_norm), fresh = lr_fresh(p.op);
+    const int lane = static_cast<int>(LR_TID) % Group, line = static_cast<int>(LR_TID) / Group;
+    int64_t before = 0;
+    int64_t group = LR_BX;
+    for (int i = 0; i < of.count; ++i) {
+        const Factored t = of.tensors[i];
+        const int64_t groups = (t.cols + Group - 1) / Group;
+        for (; group < before + groups; group += LR_GX) {
+            const int64_t c = (group - before) * Group + lane;
+            const float* g = static_cast<const float*>(p.op.g) + t.start;
+            double sum = 0;
+            for (int64_t r = line; r < t.rows && c < t.cols; r += 256 / Group) {
+                const double d = static_cast<double>(clip) * g[r * t.cols + c];
+                sum += d * d;
+            }
+            lr_sync(); // the last group is read
+            shared[LR_TID] = sum;
+            lr_sync();
+            if (line == 0 && c < t.cols) {
+                double total = 0;
+                for (int l = 0; l < 256 / Group; ++l) total += shared[l * Group + lane];
+                float* col = static_cast<float*>(p.op.col) + t.col_state + c;
+                *col += fresh * (static_cast<float>(total / static_cast<double>(t.rows)) - *col);
+            }
+        }
+        before += groups;
+    }
+}
+
+// parts 0: means of the row moments and rms of p; parts 1: the factor on u. A block a tensor.
+LR_KERNEL(adafactor_totals, Planned<AdafactorArgs>, 256, 1) {
+    double* shared = reinterpret_cast<double*>(LR_SMEM); // [256]
+    const Factors of = lr_factors(p);
+    int64_t before = 0;
+    for (int i = 0; i < of.count; ++i) {
+        const Factored t = of.tensors[i];
+        if (i % static_cast<int>(LR_GX) == static_cast<int>(LR_BX)) {
+            const float* row = static_cast<const float*>(p.op.row) + t.row_state;
+            double sums = 0, moments = 0;
+            for (int64_t r = LR_TID; r < t.rows; r += 256) {
+                sums += of.sums()[before + r];
+                moments += p.parts == 0 && t.row_state >= 0 ? static_cast<double>(row[r]) : 0;
+            }
+            const double rms = sqrt(lr_block_total(shared, sums) / static_cast<double>(t.rows * t.cols));
+            const double mean = lr_block_total(shared, moments) / static_cast<double>(t.rows);
+            if (LR_TID == 0 && p.parts == 0) {
+                of.means()[i] = mean > p.op.eps1 ? mean : p.op.eps1;
+                of.scales()[i] = rms > p.op.eps2 ? rms : p.op.eps2;
+            } else if (LR_TID == 0) {
+                const Pace pace = lr_pace(p.op);
+                const double root = 1 / sqrt(pace.step), spread = rms / p.op.threshold;
+                of.scales()[i] *= (pace.lr < root ? pace.lr : root) * t.lr_scale / (spread > 1 ? spread : 1);
+            }
+        }
+        before += t.rows;
+    }
+}
+
+// u [cols] of a row
+struct Update {
+    const float *g, *col;
+    float clip, share, floor;
+    LR_DEV float at(int64_t c) const {
+        const float root = sqrtf(col[c] * share);
+        return clip * g[c] / (root > floor ? root : floor);
+    }
+};
+LR_DEV Update lr_update(const Planned<AdafactorArgs>& p, const Factors& of, const Factored& t, int i, int64_t r) {
+    const float share = t.row_state < 0 ? 1.0f : static_cast<float>(static_cast<const float*>(p.op.row)[t.row_state + r] / of.means()[i]);
+    return Update{static_cast<const float*>(p.op.g) + t.start + r * t.cols, static_cast<const float*>(p.op.col) + t.col_state, lr_clip(p.op.norm2, p.op.max_norm), share, static_cast<float>(p.op.eps1)};
+}
+
+LR_KERNEL(adafactor_norms, Planned<AdafactorArgs>, 256, 4) {
+    double* shared = reinterpret_cast<double*>(LR_SMEM); // [256]
+    const Factors of = lr_factors(p);
+    lr_rows(of, [&](const Factored& t, int i, int64_t r, int64_t at) {
+        const Update u = lr_update(p, of, t, i, r);
+        double sum = 0;
+        for (int64_t c = LR_TID; c < t.cols; c += 256) sum += static_cast<double>(u.at(c)) * u.at(c);
+        sum = lr_block_total(shared, sum);
+        if (LR_TID == 0) of.sums()[at] = sum;
+    });
+}
+
+LR_KERNEL(adafactor, Planned<AdafactorArgs>, 256, 4) {
+    const Factors of = lr_factors(p);
+    const double rate = lr_pace(p.op).lr;
+    lr_rows(of, [&](const Factored& t, int i, int64_t r, int64_t) {
+        const Update u = lr_update(p, of, t, i, r);
+        const float step = static_cast<float>(of.scales()[i]), keep = static_cast<float>(1 - rate * t.lr_scale * t.weight_decay);
+        float* w = static_cast<float*>(p.op.p) + t.start + r * t.cols;
+        for (int64_t c = LR_TID; c < t.cols; c += 256) w[c] = w[c] * keep - step * u.at(c);
     });
 }
 #endif

@@ -64,7 +64,13 @@ internal sealed record FineTuneOptions
     /// <summary>Images of a step.</summary>
     public int BatchSize { get; init; } = 32;
 
-    /// <summary>Highest learning rate; null: that of the method.</summary>
+    /// <summary>Parts a step is computed in, to save memory.</summary>
+    public int Accumulation { get; init; } = 1;
+
+    /// <summary>One of <see cref="FineTuneOptimizer.All"/>.</summary>
+    public string Optimizer { get; init; } = "adamw";
+
+    /// <summary>Highest learning rate; null: that of the method and the optimiser.</summary>
     public double? LearningRate { get; init; }
 
     /// <summary>How it falls.</summary>
@@ -78,6 +84,15 @@ internal sealed record FineTuneOptions
 
     /// <summary>Gradients are clipped to this norm; 0: not.</summary>
     public double MaxGradientNorm { get; init; } = 1;
+
+    /// <summary>Share of a label that goes to all classes alike.</summary>
+    public double LabelSmoothing { get; init; }
+
+    /// <summary>Measurements in a row without a better one after which the run ends; 0: it goes to its last epoch.</summary>
+    public int Patience { get; init; }
+
+    /// <summary>What was best on the samples kept to measure with is saved, and not the last; <see cref="Patience"/> asks for it too.</summary>
+    public bool KeepBest { get; init; }
 
     /// <summary>Training images move at random by up to this many pixels of the network's input, both ways; 0: not.</summary>
     public int Shift { get; init; }
@@ -107,15 +122,18 @@ internal sealed record FineTuneOptions
         }
         Require(Epochs > 0, "epochs", Epochs, "at least 1");
         Require(BatchSize > 0, "batch-size", BatchSize, "at least 1");
+        Require(Accumulation > 0 && Accumulation <= BatchSize, "accumulate", Accumulation, $"1 .. batch-size {BatchSize}");
         Require(Rate > 0 && double.IsFinite(Rate), "learning-rate", Rate, "more than 0");
         Require(Warmup is >= 0 and <= 1, "warmup", Warmup, "0 .. 1, a share of the steps");
         Require(WeightDecay >= 0, "weight-decay", WeightDecay, "0 or more");
         Require(MaxGradientNorm >= 0, "max-gradient-norm", MaxGradientNorm, "0 or more");
+        Require(LabelSmoothing is >= 0 and < 1, "label-smoothing", LabelSmoothing, "0 or more, less than 1");
+        Require(Patience >= 0, "patience", Patience, "0 or more");
         Require(CheckpointSteps >= 0, "checkpoint-steps", CheckpointSteps, "0 or more");
         Require(EvaluationEpochs >= 0, "evaluation-epochs", EvaluationEpochs, "0 or more");
     }
 
     /// <summary>The rate in use.</summary>
     [JsonIgnore]
-    public double Rate => LearningRate ?? FineTuneMethod.Of(Method).LearningRate;
+    public double Rate => LearningRate ?? FineTuneMethod.Of(Method).LearningRate * FineTuneOptimizer.Of(Optimizer).RateFactor;
 }

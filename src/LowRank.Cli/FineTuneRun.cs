@@ -13,6 +13,7 @@ internal sealed class FineTuneRun : IDisposable
     private readonly string modelFolder;
     private readonly Optimizer optimizer;
     private readonly Trainer trainer;
+    private readonly bool keepBest;
     private readonly List<TrainingProgress> history = [];
 
     /// <summary>Loads the model and makes ready; nothing is written.</summary>
@@ -57,22 +58,29 @@ internal sealed class FineTuneRun : IDisposable
         {
             LoraPlus.Apply(Parameters, options.Rate, ratio, weightDecay: options.WeightDecay);
         }
-        optimizer = new AdamW(Parameters) { WeightDecay = options.WeightDecay };
+        optimizer = FineTuneOptimizer.Of(options.Optimizer).Make(Parameters, Adapted);
+        optimizer.WeightDecay = options.WeightDecay;
+        Parameters = optimizer.Pack.Parameters;
+        keepBest = checkpointFolder is not null && (options.KeepBest || options.Patience > 0);
         long steps = (long)options.Epochs * ((Task.TrainCount + options.BatchSize - 1) / options.BatchSize);
         trainer = new Trainer(optimizer, Task.TrainCount, Loss, new TrainerOptions
         {
             Epochs = options.Epochs,
             BatchSize = options.BatchSize,
+            Accumulation = options.Accumulation,
             LearningRate = options.Rate,
             Schedule = new Schedule(options.Schedule, (long)Math.Round(options.Warmup * steps)),
             MaxGradientNorm = options.MaxGradientNorm,
             Seed = options.Seed,
             CheckpointFolder = checkpointFolder,
             CheckpointSteps = options.CheckpointSteps,
+            Patience = options.Patience,
+            KeepBest = keepBest,
             EvaluationEpochs = options.EvaluationEpochs > 0 ? options.EvaluationEpochs : Math.Max(1, options.Epochs / 20),
         })
         {
             Adapted = Adapted,
+            Targets = indices => Task.Targets(indices.Span),
             Evaluate = () => Task.Metric.Score(Evaluate().Value),
         };
     }
@@ -115,6 +123,11 @@ internal sealed class FineTuneRun : IDisposable
     public TrainingResult Train(IProgress<TrainingProgress>? progress = null, CancellationToken cancellation = default)
     {
         TrainingResult result = trainer.Run(new Recorder(history, progress), cancellation);
+        if (keepBest)
+        {
+            trainer.LoadBest();
+            Evaluate();
+        }
         Evaluation ??= Evaluate();      // a run resumed at its end takes no step
         return result;
     }
@@ -148,14 +161,14 @@ internal sealed class FineTuneRun : IDisposable
         return Path.Combine(folder, Adapted is null ? PretrainedModel.WeightFile : PeftFolder.ModelFile);
     }
 
-    /// <summary>Takes a few steps' worth of gradients and no step, to say what a run would need.</summary>
+    /// <summary>Takes a few steps at a learning rate of 0, to say what a run would need.</summary>
     public FineTuneEstimate Estimate()
     {
         (double seconds, long bytes) = Measure(options.Recompute);
         (_, long others) = Measure(!options.Recompute);
         Model.RecomputesLayers = options.Recompute;
-        int element = Model.DType.ForParameters().Size();
-        return new FineTuneEstimate(Trainable, ModelElements, Model.Store.Bytes, 4 * Trainable * element, options.Recompute ? others : bytes, options.Recompute ? bytes : others, trainer.Steps, seconds * trainer.Steps);
+        long state = (2 * Trainable * Model.DType.ForParameters().Size()) + optimizer.State().Sum(s => (long)s.Value.Bytes);
+        return new FineTuneEstimate(Trainable, ModelElements, Model.Store.Bytes, state, options.Recompute ? others : bytes, options.Recompute ? bytes : others, trainer.Steps, seconds * trainer.Steps);
     }
 
     // Seconds of a step, and the most bytes that its tensors have at a time
@@ -175,7 +188,8 @@ internal sealed class FineTuneRun : IDisposable
                 tape.Backward(Loss(new TrainingBatch(batch, new Rng(options.Seed), 0, 0)));
                 bytes = device.PeakBytes - before;
             }
-            optimizer.ClearGradients();
+            optimizer.LearningRate = 0;
+            optimizer.Step();
             seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
         }
         return (seconds, bytes);
@@ -205,7 +219,7 @@ internal sealed class FineTuneRun : IDisposable
 /// <param name="Trainable">Trained elements.</param>
 /// <param name="ModelElements">Elements of the model.</param>
 /// <param name="WeightBytes">Memory of the model.</param>
-/// <param name="StateBytes">Memory of trained values, their gradients and two moments.</param>
+/// <param name="StateBytes">Memory of trained values, their gradients and what the optimiser keeps.</param>
 /// <param name="ActivationBytes">Memory of a step, forward and backward, as measured.</param>
 /// <param name="RecomputeBytes">The same where layers are computed once more for the gradient.</param>
 /// <param name="Steps">Of the whole run.</param>

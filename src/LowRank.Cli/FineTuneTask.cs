@@ -35,6 +35,9 @@ internal abstract record FineTuneTask
     /// <exception cref="UsageException">The task does not fit the model or the options.</exception>
     public virtual FineTuneTask For(PretrainedModel model, FineTuneOptions? options = null) => this;
 
+    /// <summary>Targets that the loss of some samples is a mean of: what a part of a step counts by.</summary>
+    public virtual double Targets(ReadOnlySpan<int> indices) => indices.Length;
+
     /// <summary>Mean loss of a step's samples, in the open tape.</summary>
     public abstract Tensor Loss(PretrainedModel model, TrainingBatch batch, FineTuneOptions options);
 

@@ -100,7 +100,7 @@ internal sealed record ImageTask(ImageSet Train, ImageSet Test, Preprocessing Pr
         {
             images = Shifted(images, options.Shift, batch.Rng);
         }
-        return Losses.CrossEntropy(model.Forward(images.ToTensor(model.Device)), images.Labels);
+        return Losses.CrossEntropy(model.Forward(images.ToTensor(model.Device)), images.Labels, options.LabelSmoothing);
     }
 
     private ImageSet Shifted(ImageSet images, int most, Rng rng)

@@ -16,6 +16,10 @@ internal static class MethodTable
         new("full fine-tuning", MethodKind.Mode, "lora-core", ["training"], "golden"),
         new("AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("SGD", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("RMSprop", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("Adafactor", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("LoRA-FA", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("Riemannian AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),
     ];
 

@@ -14,10 +14,10 @@ internal sealed class TrainCommand
     private readonly Option<string> model = CommonOptions.Model(BaseModel.Name);
     private readonly Option<string> data = CommonOptions.Data();
     private readonly Option<string> output = new("--output") { Description = "Folder for the adapter (PEFT's format), or for the whole model with head and full.", Required = true };
-    private readonly Option<string> method;
-    private readonly Option<int> rank, epochs, batch, checkpointSteps;
+    private readonly Option<string> method, optimizer;
+    private readonly Option<int> rank, epochs, batch, accumulate, patience, checkpointSteps;
     private readonly Option<int?> perClass;
-    private readonly Option<double> alpha, dropout, warmup, weightDecay, maxNorm;
+    private readonly Option<double> alpha, dropout, warmup, weightDecay, maxNorm, smoothing;
     private readonly Option<double?> rate, loraPlus;
     private readonly Option<string?> evalData = new("--eval-data") { Description = "Texts to measure with. Default: some of --data are held out." };
     private readonly Option<double> holdOut = new("--hold-out") { Description = "Share of the texts held out to measure with.", DefaultValueFactory = _ => 0.1 };
@@ -26,6 +26,7 @@ internal sealed class TrainCommand
     private readonly Option<Decay> schedule;
     private readonly Option<ulong> seed = CommonOptions.Seed();
     private readonly Option<bool> recompute = new("--recompute") { Description = "Keep each layer's input alone and compute the layer once more for the gradient: less memory, more time, the same bits. --dry-run says how much." };
+    private readonly Option<bool> keepBest = new("--keep-best") { Description = "Save what was best on the samples kept to measure with, and not the last." };
     private readonly Option<bool> resume = new("--resume") { Description = "Go on with the unfinished run in the output folder, bit for bit as if it had never stopped." };
     private readonly Option<string> device = CommonOptions.DeviceName();
     private readonly Option<bool> json = CommonOptions.Json(), dryRun = CommonOptions.DryRun(), quiet = CommonOptions.Quiet();
@@ -41,13 +42,23 @@ internal sealed class TrainCommand
         loraPlus = new("--lora-plus") { Description = "LoRA+: how many times faster B learns than A (16 in its paper)." };
         epochs = Make("--epochs", "Passes over the training samples.", defaults.Epochs);
         batch = Make("--batch-size", "Samples of a step.", defaults.BatchSize);
-        rate = new("--learning-rate") { Description = $"Highest learning rate of AdamW. Default: {string.Join(", ", FineTuneMethod.All.Select(m => m.Name + " " + m.LearningRate.ToString("G", CultureInfo.InvariantCulture)))}." };
+        accumulate = Make("--accumulate", "Parts a step is computed in, one after the other, to save memory; the gradient is that of the whole step.", defaults.Accumulation);
+        optimizer = Make("--optimizer", $"One of {FineTuneOptimizer.Names}.", defaults.Optimizer);
+        string Rates<T>(IEnumerable<T> all, Func<T, (string Name, double Value)> of) => string.Join(", ", all.Select(of).Select(r => $"{r.Name} {r.Value.ToString("G", CultureInfo.InvariantCulture)}"));
+        rate = new("--learning-rate")
+        {
+            Description = $"Highest learning rate. Default: {Rates(FineTuneMethod.All, m => (m.Name, m.LearningRate))}, times {Rates(FineTuneOptimizer.All, o => (o.Name, o.RateFactor))}.",
+        };
         schedule = Make("--schedule", "How the rate falls.", defaults.Schedule);
         warmup = Make("--warmup", "Share of the steps over which the rate rises first.", defaults.Warmup);
         weightDecay = Make("--weight-decay", "Weight decay of matrices.", defaults.WeightDecay);
         maxNorm = Make("--max-gradient-norm", "Gradients are clipped to this norm; 0: not.", defaults.MaxGradientNorm);
+        maxNorm.Aliases.Add("--clip");
+        smoothing = Make("--label-smoothing", "Share of a label that goes to all classes alike.", defaults.LabelSmoothing);
+        patience = Make("--patience", "Measurements in a row without a better one after which the run ends, with the best of them saved; 0: it goes to its last epoch.", defaults.Patience);
         perClass = new("--per-class") { Description = "Train on this many images a class, chosen by the seed; the others are held out. Default: all." };
-        type = Make("--type", "Type of activations and frozen matrices: f32 or bf16.", "f32");
+        type = Make("--type", "Type of activations and frozen matrices: f32 or bf16. What is trained stays in f32.", "f32");
+        type.Aliases.Add("--dtype");
         checkpointSteps = Make("--checkpoint-steps", "Steps between checkpoints beside those at the end of each epoch; 0: none.", 0);
     }
 
@@ -56,8 +67,8 @@ internal sealed class TrainCommand
         var t = new TrainCommand();
         var command = new Command("train", "Adapt a model to labelled images, or to texts (classes, numbers, the next word, sentence vectors): LoRA and its relatives, the head only, or every weight.")
         {
-            t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm, t.recompute,
-            t.perClass, t.evalData, t.holdOut, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
+            t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.accumulate, t.optimizer, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm,
+            t.recompute, t.smoothing, t.patience, t.keepBest, t.perClass, t.evalData, t.holdOut, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
         };
         t.text.AddTo(command);
         command.SetAction((parsed, cancellation) => Task.FromResult(t.Run(parsed, cancellation)));
@@ -141,12 +152,17 @@ internal sealed class TrainCommand
         LoraPlus = parsed.GetValue(loraPlus),
         Epochs = parsed.GetValue(epochs),
         BatchSize = parsed.GetValue(batch),
+        Accumulation = parsed.GetValue(accumulate),
+        Optimizer = FineTuneOptimizer.Of(parsed.GetValue(optimizer)!).Name,
         LearningRate = parsed.GetValue(rate),
         Schedule = parsed.GetValue(schedule),
         Warmup = parsed.GetValue(warmup),
         WeightDecay = parsed.GetValue(weightDecay),
         MaxGradientNorm = parsed.GetValue(maxNorm),
         Recompute = parsed.GetValue(recompute),
+        LabelSmoothing = parsed.GetValue(smoothing),
+        Patience = parsed.GetValue(patience),
+        KeepBest = parsed.GetValue(keepBest),
         Seed = parsed.GetValue(seed),
         Type = CommonOptions.TypeOf(parsed.GetValue(type)!),
         CheckpointSteps = parsed.GetValue(checkpointSteps),

@@ -26,7 +26,7 @@ internal static class TrainReport
         [
             ("trained", $"{run.Trainable.ToString("N0", CultureInfo.InvariantCulture)} of {run.ModelElements.ToString("N0", CultureInfo.InvariantCulture)} parameters of the model"),
             ("steps", $"{run.Steps} of {o.BatchSize} {task.Samples} in {o.Epochs} epochs"),
-            ("optimiser", $"AdamW, rate {Number(o.Rate)} {o.Schedule} after {Number(o.Warmup)} of the steps, weight decay {Number(o.WeightDecay)}, gradient norm {Number(o.MaxGradientNorm)}"),
+            ("optimiser", $"{o.Optimizer}, rate {Number(o.Rate)} {o.Schedule} after {Number(o.Warmup)} of the steps, weight decay {Number(o.WeightDecay)}, gradient norm {Number(o.MaxGradientNorm)}, label smoothing {Number(o.LabelSmoothing)}"),
             ("seed", o.Seed.ToString(CultureInfo.InvariantCulture)),
             ("type", $"{o.Type}"),
             (task.Metric.Name, string.Create(CultureInfo.InvariantCulture, $"{task.Metric.Text(evaluation.Value)} of {evaluation.Samples} {task.Samples}")),

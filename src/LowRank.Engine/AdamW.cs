@@ -1,7 +1,7 @@
 namespace LowRank;
 
 /// <summary>AdamW (arXiv 1711.05101) as torch computes it: p -= lr·wd·p; m, v with bias correction; p -= lr·m̂/(√v̂ + ε). One launch over the pack.</summary>
-public sealed class AdamW : Optimizer
+public class AdamW : Optimizer
 {
     /// <summary>Packs the parameters.</summary>
     public AdamW(IReadOnlyList<Parameter> parameters)
@@ -19,6 +19,12 @@ public sealed class AdamW : Optimizer
     /// <summary>Adam with L2: wd·p joins the gradient instead of shrinking p.</summary>
     public bool Coupled { get; init; }
 
+    /// <summary>As transformers' own AdamW had it, which LoRA-FA and GaLore keep: p -= lr·√(1-β₂ᵗ)/(1-β₁ᵗ)·m/(√v + ε), and p -= lr·wd·p after that.</summary>
+    public bool Late { get; init; }
+
+    /// <summary>No bias correction.</summary>
+    public bool Uncorrected { get; init; }
+
     /// <inheritdoc/>
     protected override void Update(StepData step) => Pack.Values.Device.Launch(Kernels.AdamW, new AdamWArgs
     {
@@ -26,7 +32,7 @@ public sealed class AdamW : Optimizer
         G = Pack.Gradients.Data,
         M = Pack.State("exp_avg").Data,
         V = Pack.State("exp_avg_sq").Data,
-        Segments = step.Segments.Data,
+        Segments = step.Segments,
         Norm2 = step.Norm2.Data,
         Progress = step.Progress,
         Lr = LearningRate,
@@ -37,6 +43,8 @@ public sealed class AdamW : Optimizer
         Step = Steps,
         SegmentCount = step.SegmentCount,
         Coupled = Coupled ? 1 : 0,
+        Late = Late ? 1 : 0,
+        Uncorrected = Uncorrected ? 1 : 0,
         DType = Pack.Values.DType,
     });
 }

@@ -1,21 +1,18 @@
-using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
-
 namespace LowRank;
 
 /// <summary>Base of every optimiser: packs the parameters, clips by the global norm, keeps named state that can be saved and restored.</summary>
 public abstract class Optimizer : IDisposable
 {
     private readonly Tensor norm2;
-    private Tensor? table;
+    private readonly StepTable<Segment> table;
     private double? norm = double.NaN;     // null: still to be read from the device
-    private Segment[] uploaded = [];
 
     /// <summary>Packs the parameters; their values move into one block.</summary>
     /// <exception cref="ShapeException">As <see cref="ParameterPack(IReadOnlyList{Parameter})"/>.</exception>
     protected Optimizer(IReadOnlyList<Parameter> parameters)
     {
-        Pack = new ParameterPack(parameters);
+        Pack = new ParameterPack(parameters) { StateShape = StateShape };
+        table = new StepTable<Segment>(Pack.Store, Pack.Parameters.Count);
         norm2 = Pack.Store.NewZeros([1], DType.F64);
     }
 
@@ -42,8 +39,7 @@ public abstract class Optimizer : IDisposable
     {
         Segment[] segments = Pack.Segments(WeightDecay);
         _ = GradientNorm;     // its place is about to be written
-        Upload(segments);
-        Launch(segments.Length);
+        Measure(table.Of(segments), segments.Length);
         return Math.Sqrt(norm2.Item());
     }
 
@@ -56,8 +52,8 @@ public abstract class Optimizer : IDisposable
         {
             throw new InvalidOperationException("Optimizer: no parameter has a gradient; run Backward first");
         }
-        Upload(segments);
-        Launch(segments.Length);
+        nint rows = table.Of(segments);
+        Measure(rows, segments.Length);
         nint progress = 0;
         if (Pack.Values.Device.Recording is { } graph)
         {
@@ -73,16 +69,19 @@ public abstract class Optimizer : IDisposable
         {
             Count();
         }
-        Update(new StepData(table!, segments.Length, norm2, progress));
+        Update(new StepData(rows, segments.Length, norm2, progress));
         Pack.ClearGradients();
     }
 
     /// <summary>Forgets the gradients without a step.</summary>
     public void ClearGradients() => Pack.ClearGradients();
 
-    /// <summary>Every state tensor by name: <c>{state}.{parameter}</c> in the parameter's shape.</summary>
+    /// <summary>Shape of a state of a parameter; null where the parameter has none of that name.</summary>
+    public virtual Shape? StateShape(string state, Parameter parameter) => parameter.Value.Shape;
+
+    /// <summary>Every state tensor by name: <c>{state}.{parameter}</c> in the state's shape.</summary>
     public IEnumerable<(string Name, Tensor Value)> State() =>
-        from state in Pack.StateNames.ToArray() from p in Pack.Parameters select ($"{state}.{p.Name}", Pack.StateOf(state, p));
+        from state in Pack.StateNames.ToArray() from p in Pack.Parameters where StateShape(state, p) is not null select ($"{state}.{p.Name}", Pack.StateOf(state, p));
 
     /// <summary>Continues at a saved place: sets the number of steps and lets <paramref name="read"/> fill each state tensor.</summary>
     public void Restore(long steps, IEnumerable<string> states, Action<string, Tensor> read)
@@ -114,29 +113,16 @@ public abstract class Optimizer : IDisposable
         norm = null;
     }
 
-    private void Launch(int segments) => Pack.Values.Device.Launch(
+    private void Measure(nint rows, int count) => Pack.Values.Device.Launch(
         Kernels.SquareSum,
-        new SquareSumArgs { G = Pack.Gradients.Data, Segments = table!.Data, Norm2 = norm2.Data, SegmentCount = segments, DType = Pack.Gradients.DType });
-
-    private void Upload(Segment[] segments)
-    {
-        if (table is null || !MemoryMarshal.AsBytes<Segment>(segments).SequenceEqual(MemoryMarshal.AsBytes<Segment>(uploaded)))
-        {
-            table ??= Pack.Store.New([Math.Max(1, Pack.Parameters.Count) * Unsafe.SizeOf<Segment>()], DType.U8);
-            if (segments.Length > 0)
-            {
-                table.Slice(0, segments.Length * Unsafe.SizeOf<Segment>()).SetRaw(MemoryMarshal.AsBytes<Segment>(segments));
-            }
-            uploaded = segments;
-        }
-    }
+        new SquareSumArgs { G = Pack.Gradients.Data, Segments = rows, Norm2 = norm2.Data, SegmentCount = count, DType = Pack.Gradients.DType });
 
     /// <summary>What an update reads beside the pack: the table of segments and the squared gradient norm, both in device memory.</summary>
     protected sealed class StepData
     {
-        internal StepData(Tensor segments, int count, Tensor norm2, nint progress) => (Segments, SegmentCount, Norm2, Progress) = (segments, count, norm2, progress);
+        internal StepData(nint segments, int count, Tensor norm2, nint progress) => (Segments, SegmentCount, Norm2, Progress) = (segments, count, norm2, progress);
 
-        internal Tensor Segments { get; }
+        internal nint Segments { get; }
 
         internal int SegmentCount { get; }
 

@@ -7,7 +7,7 @@ namespace LowRank;
 [StructLayout(LayoutKind.Sequential)]
 internal struct Segment
 {
-    public long Start, Count;
+    public long Start, Count, State;
     public double LrScale, WeightDecay;
 }
 
@@ -26,7 +26,7 @@ internal struct AdamWArgs : IKernelArgs
     public nint P, G, M, V, Segments, Norm2, Progress;
     public double Lr, Beta1, Beta2, Eps, MaxNorm;
     public long Step;
-    public int SegmentCount, Coupled;
+    public int SegmentCount, Coupled, Late, Uncorrected;
     public DType DType;
     readonly DType IKernelArgs.Type => DType;
 }
@@ -38,6 +38,35 @@ internal struct SgdArgs : IKernelArgs
     public double Lr, Momentum, Dampening, MaxNorm;
     public long Step;
     public int SegmentCount, Nesterov;
+    public DType DType;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct RmsPropArgs : IKernelArgs
+{
+    public nint P, G, V, Mean, Buf, Segments, Norm2, Progress;
+    public double Lr, Alpha, Momentum, Eps, MaxNorm;
+    public long Step;
+    public int SegmentCount;
+    public DType DType;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct Factored
+{
+    public long Start, Rows, Cols, RowState, ColState;
+    public double LrScale, WeightDecay;
+}
+
+[StructLayout(LayoutKind.Sequential)]
+internal struct AdafactorArgs : IKernelArgs
+{
+    public nint P, G, Row, Col, Tensors, Norm2, Progress;
+    public double Lr, Decay, Eps1, Eps2, Threshold, MaxNorm;
+    public long Step, TotalRows;
+    public int TensorCount;
     public DType DType;
     readonly DType IKernelArgs.Type => DType;
 }

@@ -6,7 +6,7 @@ public sealed class ParameterPack : IDisposable
 {
     private const int Align = 16;     // elements: every parameter starts on a cache line
     private readonly Scope store;
-    private readonly SortedDictionary<string, Tensor> states = new(StringComparer.Ordinal);
+    private readonly SortedDictionary<string, Block> states = new(StringComparer.Ordinal);
     private readonly long[] starts;
     private readonly Tensor[] origins;
 
@@ -29,17 +29,17 @@ public sealed class ParameterPack : IDisposable
             {
                 throw new ShapeException($"ParameterPack: {parameters[i].Name} is {value} on {value.Device.Name}, want a new name, {first.DType} and {first.Device.Name}");
             }
-            starts[i + 1] = starts[i] + ((value.Shape.Count + Align - 1) / Align * Align);
+            starts[i + 1] = starts[i] + Padded(value.Shape);
         }
         origins = [.. Parameters.Select(p => p.Value)];
         store = first.Device.NewStore();
-        Values = Block();
-        Gradients = Block();
+        Values = NewBlock(starts[^1]);
+        Gradients = NewBlock(starts[^1]);
         for (int i = 0; i < Parameters.Count; i++)
         {
-            Tensor place = View(Values, i);
+            Tensor place = View(Values, starts[i], Parameters[i].Value.Shape);
             place.CopyFrom(Parameters[i].Value);
-            Parameters[i].MoveTo(place, View(Gradients, i));
+            Parameters[i].MoveTo(place, View(Gradients, starts[i], place.Shape));
         }
     }
 
@@ -58,29 +58,15 @@ public sealed class ParameterPack : IDisposable
     /// <summary>Names of the states made so far, in order.</summary>
     public IEnumerable<string> StateNames => states.Keys;
 
-    /// <summary>A state block [count] of the optimiser, zeros at first.</summary>
-    public Tensor State(string name)
-    {
-        if (!states.TryGetValue(name, out Tensor? state))
-        {
-            Values.Device.RequireNotRecording($"new optimiser state ({name})");
-            states.Add(name, state = Block());
-        }
-        return state;
-    }
+    /// <summary>A state block of the optimiser, zeros at first: [count], or as long as the parts that the optimiser names a shape for.</summary>
+    public Tensor State(string name) => BlockOf(name).Values;
 
-    /// <summary>The part of a state block that belongs to one parameter, in the parameter's shape.</summary>
-    /// <exception cref="ShapeException">The parameter is not in this pack.</exception>
+    /// <summary>The part of a state block that belongs to one parameter, in its shape there.</summary>
+    /// <exception cref="ShapeException">The parameter is not in this pack or has no such state.</exception>
     public Tensor StateOf(string name, Parameter parameter)
     {
-        for (int i = 0; i < Parameters.Count; i++)
-        {
-            if (Parameters[i] == parameter)
-            {
-                return View(State(name), i);
-            }
-        }
-        throw new ShapeException($"ParameterPack: {parameter.Name} is not in this pack");
+        int i = IndexOf(parameter);
+        return View(State(name), StateStart(name, i), StateShape(name, parameter) ?? throw new ShapeException($"ParameterPack: {parameter.Name} has no {name}"));
     }
 
     /// <summary>Hands the values back to where they came from, so that a model outlives its optimiser.</summary>
@@ -88,7 +74,7 @@ public sealed class ParameterPack : IDisposable
     {
         for (int i = 0; i < Parameters.Count && store.IsOpen; i++)
         {
-            Parameters[i].MoveBack(View(Values, i), origins[i]);
+            Parameters[i].MoveBack(View(Values, starts[i], Parameters[i].Value.Shape), origins[i]);
         }
         store.Dispose();
     }
@@ -104,7 +90,7 @@ public sealed class ParameterPack : IDisposable
             {
                 continue;
             }
-            var run = new Segment { Start = starts[i], Count = starts[i + 1] - starts[i], LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? weightDecay };
+            var run = new Segment { Start = starts[i], State = starts[i], Count = starts[i + 1] - starts[i], LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? weightDecay };
             if (runs.Count > 0 && runs[^1] is var last && last.Start + last.Count == run.Start && last.LrScale == run.LrScale && last.WeightDecay == run.WeightDecay)
             {
                 run.Start = last.Start;
@@ -128,9 +114,50 @@ public sealed class ParameterPack : IDisposable
     }
 
     /// <summary>Memory beside the blocks that lives as long as they do.</summary>
-    internal Scope Store => store;
+    public Scope Store => store;
 
-    private Tensor Block() => store.NewZeros([checked((int)starts[^1])], Parameters[0].Value.DType);
+    /// <summary>Shape of a state of a parameter, or null; at first the parameter's own.</summary>
+    internal Func<string, Parameter, Shape?> StateShape { get; init; } = (_, p) => p.Value.Shape;
 
-    private Tensor View(Tensor block, int i) => block.Slice(checked((int)starts[i]), checked((int)Parameters[i].Value.Shape.Count)).Detached(Parameters[i].Value.Shape);
+    /// <summary>Where a parameter starts in the blocks of values and gradients, by its index.</summary>
+    internal long Start(int i) => starts[i];
+
+    /// <summary>Where a parameter's part of a state block starts, by its index.</summary>
+    internal long StateStart(string name, int i) => BlockOf(name).Starts[i];
+
+    private Block BlockOf(string name)
+    {
+        if (!states.TryGetValue(name, out Block? state))
+        {
+            Values.Device.RequireNotRecording($"new optimiser state ({name})");
+            var places = new long[starts.Length];
+            for (int i = 0; i < Parameters.Count; i++)
+            {
+                places[i + 1] = places[i] + (StateShape(name, Parameters[i]) is { } shape ? Padded(shape) : 0);
+            }
+            states.Add(name, state = new Block(NewBlock(places[^1]), places));
+        }
+        return state;
+    }
+
+    private int IndexOf(Parameter parameter)
+    {
+        for (int i = 0; i < Parameters.Count; i++)
+        {
+            if (Parameters[i] == parameter)
+            {
+                return i;
+            }
+        }
+        throw new ShapeException($"ParameterPack: {parameter.Name} is not in this pack");
+    }
+
+    private Tensor NewBlock(long count) => store.NewZeros([checked((int)count)], Parameters[0].Value.DType);
+
+    private static long Padded(Shape shape) => (shape.Count + Align - 1) / Align * Align;
+
+    private static Tensor View(Tensor block, long start, Shape shape) => block.Slice(checked((int)start), checked((int)shape.Count)).Detached(shape);
+
+    /// <summary>A state of all parameters and where each one's part starts.</summary>
+    private sealed record Block(Tensor Values, long[] Starts);
 }

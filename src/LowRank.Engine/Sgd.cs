@@ -30,7 +30,7 @@ public sealed class Sgd : Optimizer
             P = Pack.Values.Data,
             G = Pack.Gradients.Data,
             Buf = Momentum > 0 ? Pack.State("momentum_buffer").Data : 0,
-            Segments = step.Segments.Data,
+            Segments = step.Segments,
             Norm2 = step.Norm2.Data,
             Progress = step.Progress,
             Lr = LearningRate,

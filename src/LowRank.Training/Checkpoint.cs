@@ -6,7 +6,7 @@ namespace LowRank.Training;
 
 /// <summary>What a checkpoint says of its run beside the tensors. The order of samples and all draws follow from seed, epoch and step.</summary>
 internal sealed record RunState(
-    long Step, int Samples, int Epochs, int BatchSize, int Accumulation, ulong Seed, double LearningRate, Schedule Schedule, double MaxGradientNorm, double? Best)
+    long Step, int Samples, int Epochs, int BatchSize, int Accumulation, ulong Seed, double LearningRate, Schedule Schedule, double MaxGradientNorm, int Patience, double? Best, int Stale)
 {
     /// <summary>Optimiser steps of the whole run.</summary>
     public long Steps() => (long)((Samples + BatchSize - 1) / BatchSize) * Epochs;
@@ -38,7 +38,7 @@ internal static class Checkpoint
     {
         using SafeTensorsFile file = SafeTensorsFile.Open(path);
         RunState state = Read(file);
-        RunState same = want with { Step = state.Step, Best = state.Best };
+        RunState same = want with { Step = state.Step, Best = state.Best, Stale = state.Stale };
         if (state != same)
         {
             throw new ModelFormatException($"{path}: the run was {state}, want {same}: resume with the settings it was started with") { File = path, Key = RunKey };
@@ -57,19 +57,23 @@ internal static class Checkpoint
         {
             throw new ModelFormatException($"{path}: {StatesKey} is {string.Join(',', states)}, want each name once") { File = path, Key = StatesKey };
         }
-        var expected = optimizer.Pack.Parameters.ToDictionary(p => "param." + p.Name, p => p.Value, StringComparer.Ordinal);
+        DType wanted = optimizer.Pack.Values.DType;
+        var expected = optimizer.Pack.Parameters.ToDictionary(p => "param." + p.Name, p => p.Value.Shape, StringComparer.Ordinal);
         foreach (string name in states)
         {
             foreach (Parameter p in optimizer.Pack.Parameters)
             {
-                expected.Add($"state.{name}.{p.Name}", p.Value);
+                if (optimizer.StateShape(name, p) is { } shape)
+                {
+                    expected.Add($"state.{name}.{p.Name}", shape);
+                }
             }
         }
-        foreach ((string name, Tensor tensor) in expected)
+        foreach ((string name, Shape shape) in expected)
         {
-            if (!file.TryGet(name, out SafeTensorsEntry? entry) || entry!.Shape != tensor.Shape || !entry.Type.TryToDType(out DType type) || type != tensor.DType)
+            if (!file.TryGet(name, out SafeTensorsEntry? entry) || entry!.Shape != shape || !entry.Type.TryToDType(out DType type) || type != wanted)
             {
-                throw new ModelFormatException($"{path}: tensor '{name}' is {(entry is null ? "absent" : entry.ToString())}, want {tensor}: resume with the model and method it was started with") { File = path, Key = name };
+                throw new ModelFormatException($"{path}: tensor '{name}' is {(entry is null ? "absent" : entry.ToString())}, want {wanted}{shape}: resume with the model and method it was started with") { File = path, Key = name };
             }
         }
         if (file.Entries.FirstOrDefault(e => !expected.ContainsKey(e.Name)) is { } surplus)

@@ -30,8 +30,8 @@ public static class Losses
     /// <summary>Mean cross-entropy of the next tokens over those asked for; logits [rows, tokens, vocabulary], labels [rows, tokens] as
     /// <see cref="Shifted"/> takes them → [1].</summary>
     /// <exception cref="ShapeException">The batch is empty, or a label is out of range: names it.</exception>
-    public static Tensor NextToken(Tensor logits, ReadOnlySpan<int> labels) =>
-        logits.Shape.Rank == 3 && logits.Shape.Rows == labels.Length ? CrossEntropy(logits, Shifted(labels, logits.Shape[1]))
+    public static Tensor NextToken(Tensor logits, ReadOnlySpan<int> labels, double smoothing = 0) =>
+        logits.Shape.Rank == 3 && logits.Shape.Rows == labels.Length ? CrossEntropy(logits, Shifted(labels, logits.Shape[1]), smoothing)
             : throw new ShapeException($"NextToken: logits is {logits.Shape}, want [rows, tokens, vocabulary] for {labels.Length} labels");
 
     /// <summary>Mean over the batch and its labels of log(1 + e^y) - target·y: independent yes-no labels; y [batch, labels], targets row-major → [1].</summary>

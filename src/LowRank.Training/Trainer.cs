@@ -11,6 +11,7 @@ public sealed class Trainer
     private readonly Func<TrainingBatch, Tensor> loss;
     private readonly TrainerOptions options;
     private double? best, evaluation;
+    private int stale;      // evaluations since the best
 
     /// <summary>A run over <paramref name="samples"/> samples.</summary>
     /// <param name="optimizer">Holds the parameters; its learning rate and clipping follow the options.</param>
@@ -31,6 +32,10 @@ public sealed class Trainer
     /// <summary>Measures the model after epochs (<see cref="TrainerOptions.EvaluationEpochs"/>); higher is better.</summary>
     public Func<double>? Evaluate { get; init; }
 
+    /// <summary>How many targets the loss of some samples is a mean of (tokens, in a language model): what a part of a batch counts by, so that every target of
+    /// the batch counts the same. Null: samples.</summary>
+    public Func<ReadOnlyMemory<int>, double>? Targets { get; init; }
+
     /// <summary>Steps taken, those before a resume included.</summary>
     public long Step { get; private set; }
 
@@ -43,7 +48,7 @@ public sealed class Trainer
     /// <summary>Where checkpoints go, or null.</summary>
     public string? CheckpointPath => options.CheckpointFolder is null ? null : Path.Combine(options.CheckpointFolder, Checkpoint.FileName);
 
-    /// <summary>Runs to the end, or until cancelled.</summary>
+    /// <summary>Runs to the end, until patience is at an end, or until cancelled.</summary>
     /// <param name="progress">Told after each step.</param>
     /// <param name="cancellation">Ends the run between two steps, with a checkpoint where there is a folder.</param>
     /// <exception cref="OperationCanceledException">It was cancelled; a checkpoint is written.</exception>
@@ -54,7 +59,7 @@ public sealed class Trainer
         double last = double.NaN;
         int[] order = [];
         int orderOf = -1;
-        while (Step < Steps)
+        while (Step < Steps && (options.Patience == 0 || stale < options.Patience))
         {
             if (cancellation.IsCancellationRequested)
             {
@@ -78,17 +83,18 @@ public sealed class Trainer
             evaluation = measure && Evaluate is not null ? Evaluate() : null;
             bool improved = evaluation > (best ?? double.NegativeInfinity);
             best = improved ? evaluation : best;
+            stale = improved ? 0 : evaluation is null ? stale : stale + 1;
             if (options.CheckpointFolder is not null && (ended || (options.CheckpointSteps > 0 && Step % options.CheckpointSteps == 0)))
             {
                 Save();
             }
             if (improved && options.KeepBest)
             {
-                Checkpoint.Save(Path.Combine(options.CheckpointFolder!, Checkpoint.BestName), optimizer, State());
+                Checkpoint.Save(BestPath, optimizer, State());
             }
             progress?.Report(new TrainingProgress(Step, Steps, epoch, last, rate, optimizer.GradientNorm, batch.Length / Math.Max(seconds, 1e-9), evaluation));
         }
-        return new TrainingResult(Steps, last, evaluation, best);
+        return new TrainingResult(Step, last, evaluation, best);
     }
 
     /// <summary>Continues a run of the same settings where its checkpoint left it, bit for bit as if it had never stopped.</summary>
@@ -98,13 +104,17 @@ public sealed class Trainer
     public void Resume(string path)
     {
         RunState state = Checkpoint.Load(path, optimizer, State());
-        Step = state.Step;
-        best = state.Best;
+        (Step, best, stale) = (state.Step, state.Best, state.Stale);
         if (Adapted is not null)
         {
             Adapted.Steps = Step;
         }
     }
+
+    /// <summary>Puts back what was trained as it was at the best evaluation, after a run with <see cref="TrainerOptions.KeepBest"/>.</summary>
+    /// <exception cref="Formats.ModelFormatException">The file is damaged, or of a run with other parameters or settings: names what differs.</exception>
+    /// <exception cref="IOException">There is no such file: nothing was evaluated, or kept.</exception>
+    public void LoadBest() => Checkpoint.Load(BestPath, optimizer, State());
 
     /// <summary>One optimiser step over a batch; returns its mean loss.</summary>
     private double Take(ReadOnlyMemory<int> batch, int epoch, double rate)
@@ -113,14 +123,15 @@ public sealed class Trainer
         optimizer.ClearGradients();
         optimizer.LearningRate = rate;
         optimizer.MaxGradientNorm = options.MaxGradientNorm;
-        int parts = Math.Min(options.Accumulation, batch.Length), start = 0;
-        double mean = 0;
-        for (int part = 0; part < parts; part++)
+        int count = Math.Min(options.Accumulation, batch.Length);
+        ReadOnlyMemory<int>[] parts = [.. Enumerable.Range(0, count).Select(i => batch[(int)((long)batch.Length * i / count)..(int)((long)batch.Length * (i + 1) / count)])];
+        double[] targets = [.. parts.Select(p => Targets?.Invoke(p) ?? p.Length)];
+        double mean = 0, total = targets.Sum();
+        for (int part = 0; part < count; part++)
         {
-            int end = (int)((long)batch.Length * (part + 1) / parts);
-            double share = (double)(end - start) / batch.Length;
+            double share = total > 0 ? targets[part] / total : 1.0 / count;
             using Tape tape = device.BeginTape();
-            Tensor value = loss(new TrainingBatch(batch[start..end], new Rng(options.Seed).Fork($"batch {Step}.{part}"), Step, epoch));
+            Tensor value = loss(new TrainingBatch(parts[part], new Rng(options.Seed).Fork($"batch {Step}.{part}"), Step, epoch));
             if (Adapted?.Penalty() is { } penalty)
             {
                 value = new Add().Apply(value, penalty);
@@ -135,7 +146,6 @@ public sealed class Trainer
             Tensor upstream = tape.New(value.Shape, value.DType);
             upstream.Fill(share);
             tape.Backward(value, upstream);
-            start = end;
         }
         if (Adapted is not null)
         {
@@ -148,6 +158,8 @@ public sealed class Trainer
         return mean;
     }
 
+    private string BestPath => Path.Combine(options.CheckpointFolder ?? throw new TrainingException("Trainer: there is no CheckpointFolder that a best checkpoint could be in"), Checkpoint.BestName);
+
     private void Save()
     {
         if (CheckpointPath is { } path)
@@ -157,5 +169,5 @@ public sealed class Trainer
         }
     }
 
-    private RunState State() => new(Step, samples, options.Epochs, options.BatchSize, options.Accumulation, options.Seed, options.LearningRate, options.Schedule, options.MaxGradientNorm, best);
+    private RunState State() => new(Step, samples, options.Epochs, options.BatchSize, options.Accumulation, options.Seed, options.LearningRate, options.Schedule, options.MaxGradientNorm, options.Patience, best, stale);
 }

@@ -9,7 +9,8 @@ public sealed record TrainerOptions
     /// <summary>Samples of an optimiser step; the last step of an epoch takes what is left.</summary>
     public int BatchSize { get; init; } = 32;
 
-    /// <summary>Parts a batch is computed in, one after the other, to save memory. The gradient is that of the whole batch: each part counts by its size.</summary>
+    /// <summary>Parts a batch is computed in, one after the other, to save memory. The gradient is that of the whole batch: each part counts by its
+    /// <see cref="Trainer.Targets"/>.</summary>
     public int Accumulation { get; init; } = 1;
 
     /// <summary>Learning rate before the schedule.</summary>
@@ -36,6 +37,9 @@ public sealed record TrainerOptions
     /// <summary>Also keep the checkpoint whose evaluation was highest.</summary>
     public bool KeepBest { get; init; }
 
+    /// <summary>Evaluations in a row without a better one after which the run ends; 0: it goes to its last epoch.</summary>
+    public int Patience { get; init; }
+
     /// <summary>Throws where a setting cannot be.</summary>
     /// <exception cref="TrainingException">Names the setting.</exception>
     internal void Check(int samples)
@@ -56,6 +60,7 @@ public sealed record TrainerOptions
         Require(Schedule.Warmup >= 0, "Schedule.Warmup", Schedule.Warmup, "0 or more");
         Require(CheckpointSteps >= 0, nameof(CheckpointSteps), CheckpointSteps, "0 or more");
         Require(EvaluationEpochs > 0, nameof(EvaluationEpochs), EvaluationEpochs, "at least 1");
+        Require(Patience >= 0, nameof(Patience), Patience, "0 or more");
         Require(!KeepBest || CheckpointFolder is not null, nameof(KeepBest), KeepBest, "a CheckpointFolder beside it");
     }
 }
@@ -79,8 +84,8 @@ public sealed record TrainingBatch(ReadOnlyMemory<int> Indices, Rng Rng, long St
 public sealed record TrainingProgress(long Step, long Steps, int Epoch, double Loss, double LearningRate, double GradientNorm, double SamplesPerSecond, double? Evaluation);
 
 /// <summary>How a run ended.</summary>
-/// <param name="Steps">Steps of the whole run.</param>
+/// <param name="Steps">Steps taken: fewer than the whole run's where patience ended it.</param>
 /// <param name="Loss">Of the last step.</param>
-/// <param name="Evaluation">Of the last epoch; null without an evaluation.</param>
+/// <param name="Evaluation">The last one; null without an evaluation.</param>
 /// <param name="BestEvaluation">The highest; null without an evaluation.</param>
 public sealed record TrainingResult(long Steps, double Loss, double? Evaluation, double? BestEvaluation);

@@ -19,6 +19,8 @@ public class KernelRowTests
         ("Tensor.ConvertTo", Types, (device, type) => Converted(device, Types.First(t => t != type), type)),
         ("AdamW clipped", [DType.F32], (device, type) => Step(device, type, p => new AdamW([p]))),
         ("Sgd momentum", [DType.F32], (device, type) => Step(device, type, p => new Sgd([p]) { Momentum = 0.5 })),
+        ("RmsProp centred", [DType.F32], (device, type) => Step(device, type, p => new RmsProp([p]) { Centered = true })),
+        ("Adafactor clipped", [DType.F32], (device, type) => Step(device, type, p => new Adafactor([p]))),
         .. TileTests.Rows.Select(row => (row.Name, Types, (Action<Device, DType>)((device, type) => row.Run(((CudaDevice)device).Driver, type)))),
     ];
 

@@ -10,13 +10,17 @@ public sealed class OptimizerTests : IDisposable
 
     public void Dispose() => device.Dispose();
 
-    public static TheoryData<string, string> Kinds() => [.. from device in Devices.Present from kind in (string[])["adamw", "adam", "sgd", "momentum", "nesterov"] select (device, kind)];
+    public static TheoryData<string, string> Kinds() => [.. from device in Devices.Present from kind in (string[])["adamw", "adam", "sgd", "momentum", "nesterov", "late", "rmsprop", "centered", "adafactor"] select (device, kind)];
 
     private static Optimizer Make(string kind, IReadOnlyList<Parameter> parameters) => kind switch
     {
         "adamw" => new AdamW(parameters) { WeightDecay = 0.1 },
         "adam" => new AdamW(parameters) { WeightDecay = 0.1, Coupled = true },
         "sgd" => new Sgd(parameters) { WeightDecay = 0.1 },
+        "late" => new AdamW(parameters) { WeightDecay = 0.1, Late = true, Uncorrected = true },
+        "rmsprop" => new RmsProp(parameters) { WeightDecay = 0.1 },
+        "centered" => new RmsProp(parameters) { Centered = true, Momentum = 0.5 },
+        "adafactor" => new Adafactor(parameters) { WeightDecay = 0.1, Epsilon = 1e-7 },
         "momentum" => new Sgd(parameters) { Momentum = 0.9, Dampening = 0.5 },
         _ => new Sgd(parameters) { Momentum = 0.9, Nesterov = true, WeightDecay = 0.1 },
     };
@@ -64,6 +68,24 @@ public sealed class OptimizerTests : IDisposable
         tape.Backward(new SquaredError().Apply(p, tape.NewZeros([2], DType.F64)));
         optimizer.Step();
         Close.Check(p.Value.ToDoubles(), [0.5, -0.5], Close.Bound(DType.F64), "first step");
+    }
+
+    [Fact]
+    public void Adafactor_keeps_rows_and_columns_of_every_matrix()
+    {
+        using Scope store = device.NewStore();
+        var p = new Parameter("p", store.Of([2, 3, 4], [.. Enumerable.Range(0, 24).Select(i => i + 1.0)]));
+        using var optimizer = new Adafactor([p, new Parameter("q", store.Of([5], [1.0, 2, 3, 4, 5]))]);
+        using (Tape tape = device.BeginTape())
+        {
+            tape.Backward(new SquaredError(12).Apply(p, tape.NewZeros([2, 3, 4], DType.F64)));      // dp = p
+            optimizer.Step();
+        }
+        Dictionary<string, (Shape Shape, double[] Values)> state = optimizer.State().ToDictionary(s => s.Name, s => (s.Value.Shape, s.Value.ToDoubles()));
+        Assert.Equal([("col_var.p", [2, 4]), ("col_var.q", [5]), ("row_var.p", [2, 3])], state.Select(s => (s.Key, s.Value.Shape)).Order());
+        double Mean(IEnumerable<int> values) => values.Average(v => (double)v * v);
+        Close.Check(state["row_var.p"].Values, [.. Enumerable.Range(0, 6).Select(r => Mean(Enumerable.Range((4 * r) + 1, 4)))], Close.Bound(DType.F64), "rows");
+        Close.Check(state["col_var.p"].Values, [.. Enumerable.Range(0, 8).Select(c => Mean(Enumerable.Range(0, 3).Select(r => (c / 4 * 12) + (4 * r) + (c % 4) + 1)))], Close.Bound(DType.F64), "columns");
     }
 
     [Fact]

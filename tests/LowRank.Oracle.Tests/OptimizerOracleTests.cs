@@ -20,6 +20,8 @@ public class OptimizerOracleTests
         ["adam"] = new(p => new AdamW(p) { WeightDecay = 0.1, Coupled = true }, p => Torch.optim.Adam(p, LearningRate, weight_decay: 0.1)),
         ["sgd"] = new(p => new Sgd(p) { WeightDecay = 0.1 }, p => Torch.optim.SGD(p, LearningRate, weight_decay: 0.1)),
         ["momentum"] = new(p => new Sgd(p) { Momentum = 0.9, Dampening = 0.5 }, p => Torch.optim.SGD(p, LearningRate, 0.9, 0.5)),
+        ["rmsprop"] = new(p => new RmsProp(p) { WeightDecay = 0.1 }, p => Torch.optim.RMSProp(p, LearningRate, weight_decay: 0.1)),
+        ["rmsprop, centred"] = new(p => new RmsProp(p) { Alpha = 0.9, Momentum = 0.5, Centered = true }, p => Torch.optim.RMSProp(p, LearningRate, 0.9, momentum: 0.5, centered: true)),
         ["nesterov"] = new(p => new Sgd(p) { Momentum = 0.9, Nesterov = true, WeightDecay = 0.1 }, p => Torch.optim.SGD(p, LearningRate, 0.9, 0, 0.1, nesterov: true)),
     };
 

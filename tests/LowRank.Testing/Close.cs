@@ -62,6 +62,12 @@ public static class Close
     /// <summary>Standard deviations within which a sample's moment must lie.</summary>
     public const double Deviations = 5;
 
+    /// <summary>Bound for GaLore with factors of our own against a run with float32 factors of another library, the golden's own figure.</summary>
+    public const double GaLoreFactors = 1e-4;
+
+    /// <summary>The same for the losses of a run that the factors steer.</summary>
+    public const double GaLoreLoss = 2e-2;
+
     /// <summary>‖got − want‖ / ‖want‖, absolute where want is zero; NaN where either has one that the other has not.</summary>
     public static double Error(ReadOnlySpan<double> got, ReadOnlySpan<double> want)
     {

@@ -20,7 +20,9 @@ public class ResumeTests
 
     private static readonly LoraConfig Lora = new() { Rank = 2, Alpha = 4, Targets = ["layers.0"], Dropout = 0.3, Bias = "lora_only", ModulesToSave = ["layers.1"] };
 
-    public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full");
+    private static readonly double[] Scores = [0.3, 0.2, 0.1];
+
+    public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full", "rmsprop", "adafactor", "lora-fa", "riemannian");
 
     [Theory, MemberData(nameof(Kinds))]
     public void A_resumed_run_ends_as_one_that_never_stopped(string kind)
@@ -44,6 +46,28 @@ public class ResumeTests
         byte[] want = Run(kind, null, long.MaxValue, out List<double> losses, out _);
         Assert.Equal(want, Run(kind, null, long.MaxValue, out List<double> again, out _));
         Assert.Equal(losses, again);
+    }
+
+    [Theory]
+    [InlineData(1, 8)]
+    [InlineData(2, 12)]
+    public void A_resumed_run_ends_where_patience_would_have_ended_it(int patience, int steps)
+    {
+        using var folder = new TemporaryFolder();
+        Trainer Continue(SmallRun run, Optimizer optimizer, Queue<double> scores) => new(
+            optimizer, SmallRun.Samples, run.Loss, Options with { Epochs = 9, CheckpointFolder = folder.Path, Patience = patience }) { Evaluate = scores.Dequeue };
+        var scores = new Queue<double>(Scores);
+        using (var run = new SmallRun())
+        {
+            run.After = r => { if (r.Step == 6) { run.Stop(); } };
+            using var optimizer = new Sgd(run.Model.TrainAll());
+            Assert.Throws<OperationCanceledException>(() => run.Train(Continue(run, optimizer, scores)));
+        }
+        using var rest = new SmallRun();
+        using var again = new Sgd(rest.Model.TrainAll());
+        Trainer trainer = Continue(rest, again, scores);
+        trainer.Resume(trainer.CheckpointPath!);
+        Assert.Equal((steps, Scores[0]), (rest.Train(trainer).Steps, rest.Train(trainer).BestEvaluation));
     }
 
     [Fact]
@@ -75,6 +99,10 @@ public class ResumeTests
             "sgd" => new Sgd(parameters) { WeightDecay = 0.01 },
             "nesterov" => new Sgd(parameters) { Momentum = 0.9, Nesterov = true },
             "coupled adam" => new AdamW(parameters) { Coupled = true },
+            "rmsprop" => new RmsProp(parameters) { Momentum = 0.5, Centered = true },
+            "adafactor" => new Adafactor(parameters),
+            "lora-fa" => new LoraFa(adapted!),
+            "riemannian" => new RiemannianAdamW(adapted!),
             _ => new AdamW(parameters),
         };
         if (kind == "lora+")

@@ -36,12 +36,15 @@ internal sealed class SmallRun : IDisposable, IProgress<TrainingProgress>
     /// <summary>Noise on the inputs, drawn from the batch's generator.</summary>
     public float Noise { get; init; }
 
+    /// <summary>Samples with an even number count twice in the loss.</summary>
+    public bool Repeats { get; init; }
+
     /// <summary>The samples that each call of <see cref="Loss"/> was given.</summary>
     public List<int[]> Batches { get; } = [];
 
     public Tensor Loss(TrainingBatch batch)
     {
-        int[] indices = batch.Indices.ToArray();
+        int[] indices = Repeats ? Repeated(batch.Indices.Span) : batch.Indices.ToArray();
         Batches.Add(indices);
         var noise = new float[indices.Length * Inputs];
         batch.Rng.FillUniform(noise, -Noise, Noise);
@@ -49,6 +52,9 @@ internal sealed class SmallRun : IDisposable, IProgress<TrainingProgress>
         Tensor input = Device.Current!.Of([indices.Length, Inputs], x, Model.DType);
         return Losses.CrossEntropy(Model.Forward(input), [.. indices.Select(i => labels[i])]);
     }
+
+    /// <summary>Samples, those with an even number twice.</summary>
+    public static int[] Repeated(ReadOnlySpan<int> samples) => [.. samples.ToArray().SelectMany(i => Enumerable.Repeat(i, i % 2 == 0 ? 2 : 1))];
 
     /// <summary>Runs a trainer to its end, or until <see cref="Stop"/>, and collects its reports.</summary>
     public TrainingResult Train(Trainer trainer) => trainer.Run(this, stop.Token);

@@ -51,6 +51,19 @@ public class TrainerTests
         Close.Check(got, want, Close.Golden64, "losses and norms");
     }
 
+    [Fact]
+    public void Parts_count_by_their_targets()
+    {
+        double[] Train(int accumulation)
+        {
+            using var run = new SmallRun(DType.F64) { Repeats = true };
+            using var optimizer = new Sgd(run.Model.TrainAll());
+            run.Train(new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { BatchSize = 8, Accumulation = accumulation }) { Targets = part => SmallRun.Repeated(part.Span).Length });
+            return [.. run.Reports.Select(r => r.Loss), .. optimizer.Pack.Parameters.SelectMany(p => p.Value.ToDoubles())];
+        }
+        Close.Check(Train(3), Train(1), Close.Golden64, "losses and parameters");
+    }
+
     [Theory]
     [InlineData(Decay.Constant, 0, new double[] { 1, 1, 1, 1, 1, 1, 1, 1 })]
     [InlineData(Decay.Constant, 2, new double[] { 0, 0.5, 1, 1, 1, 1, 1, 1 })]
@@ -116,6 +129,22 @@ public class TrainerTests
         Assert.Equal([5L, 10L, 15L], run.Reports.Where(r => r.Evaluation is not null).Select(r => r.Step));
         Assert.Equal(epochs[1], Stored(Path.Combine(folder.Path, "best.safetensors"), optimizer));
         Assert.Equal(epochs[2], Stored(trainer.CheckpointPath!, optimizer));
+        trainer.LoadBest();
+        Assert.Equal(epochs[1], SmallRun.Bits(optimizer.Pack.Parameters));
+    }
+
+    [Theory]
+    [InlineData(0, 30)]
+    [InlineData(1, 15)]
+    [InlineData(2, 30)]
+    public void Patience_ends_a_run_that_gets_no_better(int patience, int steps)
+    {
+        using var run = new SmallRun();
+        using var optimizer = new Sgd(run.Model.TrainAll());
+        var scores = new Queue<double>([0.5, 0.6, 0.6, 0.7, 0.1, 0.8]);
+        TrainingResult result = run.Train(new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { Epochs = 6, Patience = patience }) { Evaluate = scores.Dequeue });
+        Assert.Equal((steps, steps), (result.Steps, run.Reports.Count));
+        Assert.Equal(patience == 1 ? 0.6 : 0.8, result.BestEvaluation);
     }
 
     [Fact]
@@ -191,6 +220,7 @@ public class TrainerTests
         { "MaxGradientNorm is NaN", Options with { MaxGradientNorm = double.NaN }, 9 },
         { "Schedule.Warmup is -1", Options with { Schedule = new Schedule(Warmup: -1) }, 9 },
         { "CheckpointSteps is -1", Options with { CheckpointSteps = -1 }, 9 },
+        { "Patience is -1", Options with { Patience = -1 }, 9 },
         { "KeepBest is True, want a CheckpointFolder", Options with { KeepBest = true }, 9 },
     };
 

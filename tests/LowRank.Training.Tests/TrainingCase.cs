@@ -26,9 +26,8 @@ internal sealed class TrainingCase : IDisposable
         setup.CheckStart(Model);
         adapted = setup.HasAdapter ? Model.AttachPeft(golden.PathOf("adapter_init")) : null;
         setup.PutBase(Model);
-        IReadOnlyList<Parameter> parameters = adapted?.Parameters ?? setup.Train(Model);
-        trained = parameters.ToDictionary(KeyOf, StringComparer.Ordinal);
-        optimizer = setup.Build(parameters);
+        optimizer = setup.Build(Model, adapted);
+        trained = optimizer.Pack.Parameters.ToDictionary(KeyOf, StringComparer.Ordinal);
         noisy = [.. golden.Tolerance.Raw.GetProperty("f32_noisy_keys").EnumerateObject().Select(p => p.Name)];
     }
 

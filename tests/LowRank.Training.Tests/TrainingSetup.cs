@@ -11,6 +11,7 @@ namespace LowRank.Training.Tests;
 internal sealed class TrainingSetup(GoldenCase golden)
 {
     private const string BaseAfterInit = "buffer.base_after_init.";
+    private static readonly string[] Optimizers = ["adamw", "adam", "sgd", "loraplus", "rmsprop", "adafactor", "lorafa", "riemannian"];
     private readonly JsonElement config = golden.Config;
 
     private JsonElement Optimizer => config.GetProperty("optimizer");
@@ -44,7 +45,7 @@ internal sealed class TrainingSetup(GoldenCase golden)
         {
             return $"architecture {ModelType} is not built yet";
         }
-        if (Kind is not ("adamw" or "adam" or "sgd" or "loraplus"))
+        if (!Optimizers.Contains(Kind))
         {
             return $"optimiser {Kind} is not built yet";
         }
@@ -110,7 +111,7 @@ internal sealed class TrainingSetup(GoldenCase golden)
     private static double[] Turned(double[] values, int rows, int cols) => [.. from r in Enumerable.Range(0, rows) from c in Enumerable.Range(0, cols) select values[(c * rows) + r]];
 
     /// <summary>What is trained, without an adapter: everything, or the modules whose weights the case names.</summary>
-    public IReadOnlyList<Parameter> Train(Model model) => Trainable switch
+    private IReadOnlyList<Parameter> Train(Model model) => Trainable switch
     {
         "full" => model.TrainAll(),
         "head" => model.TrainHead([.. config.GetProperty("trainable_keys").EnumerateArray().Select(k => k.GetString()!).Select(k => k[..k.LastIndexOf('.')]).Distinct()]),
@@ -118,13 +119,25 @@ internal sealed class TrainingSetup(GoldenCase golden)
     };
 
     /// <summary>The optimiser with every constant of the case.</summary>
-    public Optimizer Build(IReadOnlyList<Parameter> parameters)
+    public Optimizer Build(Model model, AdaptedModel? adapted)
     {
-        double decay = Number("weight_decay");
-        double[] betas = [.. Optimizer.GetProperty("betas").EnumerateArray().Select(b => b.GetDouble())];
-        Optimizer built = Kind == "sgd"
-            ? new Sgd(parameters) { Momentum = Number("momentum", 0), Dampening = Number("dampening", 0), Nesterov = Flag("nesterov") }
-            : new AdamW(parameters) { Beta1 = betas[0], Beta2 = betas[1], Epsilon = Number("eps"), Coupled = Kind == "adam" };
+        double decay = Number("weight_decay"), beta1 = Optimizer.GetProperty("betas")[0].GetDouble(), beta2 = Optimizer.GetProperty("betas")[1].GetDouble();
+        IReadOnlyList<Parameter> parameters = adapted?.Parameters ?? Train(model);
+        Optimizer built = Kind switch
+        {
+            "sgd" => new Sgd(parameters) { Momentum = Number("momentum", 0), Dampening = Number("dampening", 0), Nesterov = Flag("nesterov") },
+            "rmsprop" => new RmsProp(parameters) { Alpha = Number("alpha"), Epsilon = Number("eps"), Momentum = Number("momentum", 0), Centered = Flag("centered") },
+            "adafactor" => new Adafactor(parameters)
+            {
+                MomentDecay = -Number("beta2_decay"),
+                Epsilon = Optimizer.GetProperty("eps2")[0].GetDouble(),
+                LeastSize = Optimizer.GetProperty("eps2")[1].GetDouble(),
+                Threshold = Number("d"),
+            },
+            "lorafa" => new LoraFa(adapted!) { Beta1 = beta1, Beta2 = beta2, Epsilon = Number("eps") },
+            "riemannian" => new RiemannianAdamW(adapted!) { Beta1 = beta1, Beta2 = beta2, Epsilon = Number("eps"), Regularization = Number("reg") },
+            _ => new AdamW(parameters) { Beta1 = beta1, Beta2 = beta2, Epsilon = Number("eps"), Coupled = Kind == "adam" },
+        };
         built.WeightDecay = decay;
         built.MaxGradientNorm = config.GetProperty("clip_norm") is { ValueKind: JsonValueKind.Number } clip ? clip.GetDouble() : 0;
         foreach (Parameter p in parameters.Where(p => p.Value.Shape.Rank < 2 && Optimizer.GetProperty("decay_rule").GetString() == "matrices"))

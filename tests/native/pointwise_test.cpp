@@ -168,7 +168,7 @@ void layer_norm() {
 
 void optimizers() {
     const int64_t n = 40100;
-    const Segment segments[] = {{3, 20001, 1, 0.1}, {20010, 17, 0.5, 0}, {20100, 20000, 2, 0.01}};
+    const Segment segments[] = {{3, 20001, 3, 1, 0.1}, {20010, 17, 20010, 0.5, 0}, {20100, 20000, 20100, 2, 0.01}};
     auto segment = [&](int64_t i) -> const Segment* {
         for (auto& s : segments)
             if (s.start <= i && i < s.start + s.count) return &s;
@@ -194,7 +194,7 @@ void optimizers() {
             return (coupled ? p[i] : p[i] * (1 - rate * segment(i)->weight_decay)) - rate / (1 - pow(b1, 7)) * m1(i) / (sqrt(v1(i) / (1 - pow(b2, 7))) + eps);
         };
         run(KERNEL(adamw, AdamWArgs), coupled ? "coupled" : "decoupled", LR_F32, {&g, &saved}, {{&p, p1}, {&m, m1}, {&v, v1}},
-            [&](int32_t t) { return AdamWArgs{p.data, g.data, m.data, v.data, segments, saved.data, nullptr, lr, b1, b2, eps, limit, 7, 3, coupled, t}; });
+            [&](int32_t t) { return AdamWArgs{p.data, g.data, m.data, v.data, segments, saved.data, nullptr, lr, b1, b2, eps, limit, 7, 3, coupled, 0, 0, t}; });
     }
     for (int32_t nesterov : {0, 1}) {
         auto grad = [&](int64_t i) { return g[i] + segment(i)->weight_decay * p[i]; };
@@ -203,6 +203,52 @@ void optimizers() {
         run(KERNEL(sgd, SgdArgs), "", LR_F32, {&g}, {{&p, p1}, {&m, buffer}},
             [&](int32_t t) { return SgdArgs{p.data, g.data, m.data, segments, nullptr, nullptr, lr, 0.9, 0.2, 0, 2, 3, nesterov, t}; });
     }
+    Buffer mean(LR_F32, n);
+    for (int64_t i = 0; i < n; ++i) mean.put(i, uniform() / 2);
+    auto grad = [&](int64_t i) { return g[i] + segment(i)->weight_decay * p[i]; };
+    auto v1 = [&](int64_t i) { return segment(i) ? 0.9 * v[i] + 0.1 * grad(i) * grad(i) : v[i]; };
+    auto mean1 = [&](int64_t i) { return segment(i) ? 0.9 * mean[i] + 0.1 * grad(i) : mean[i]; };
+    auto buffer = [&](int64_t i) { return segment(i) ? 0.5 * m[i] + grad(i) / (sqrt(v1(i) - mean1(i) * mean1(i)) + eps) : m[i]; };
+    run(KERNEL(rmsprop, RmsPropArgs), "", LR_F32, {&g}, {{&p, [&](int64_t i) { return segment(i) ? p[i] - lr * segment(i)->lr_scale * buffer(i) : p[i]; }}, {&v, v1}, {&mean, mean1}, {&m, buffer}},
+        [&](int32_t t) { return RmsPropArgs{p.data, g.data, v.data, mean.data, m.data, segments, nullptr, nullptr, lr, 0.9, 0.5, eps, 0, 7, 3, t}; });
+}
+
+// A matrix of more than one band of rows, and a vector
+void factored_moments() {
+    const Factored tensors[] = {{3, 70, 33, 2, 5, 2, 0.1}, {2400, 1, 50, -1, 60, 1, 0}};
+    const double lr = 1e-2, decay = 0.8, eps1 = 1e-7, eps2 = 1e-3, threshold = 1, fresh = pow(7, -decay);
+    Buffer p = random_buffer(LR_F32, 2500), row(LR_F32, 80), col(LR_F32, 120);
+    const Buffer g = random_buffer(LR_F32, 2500);
+    for (int64_t i = 0; i < row.count; ++i) row.put(i, uniform());
+    for (int64_t i = 0; i < col.count; ++i) col.put(i, uniform());
+    std::vector<double> p1, row1, col1;
+    for (int64_t i = 0; i < p.count; ++i) p1.push_back(p[i]);
+    for (int64_t i = 0; i < row.count; ++i) row1.push_back(row[i]);
+    for (int64_t i = 0; i < col.count; ++i) col1.push_back(col[i]);
+    for (const Factored& t : tensors) {
+        auto at = [&](const Buffer& b, int64_t r, int64_t c) { return b[t.start + r * t.cols + c]; };
+        double mean = 0, values = 0, norm = 0;
+        for (int64_t r = 0; r < t.rows; ++r) {
+            double sum = 0;
+            for (int64_t c = 0; c < t.cols; ++c) sum += at(g, r, c) * at(g, r, c), values += at(p, r, c) * at(p, r, c);
+            if (t.row_state >= 0) mean += (row1[size_t(t.row_state + r)] += fresh * (sum / double(t.cols) - row[t.row_state + r])) / double(t.rows);
+        }
+        for (int64_t c = 0; c < t.cols; ++c) {
+            double sum = 0;
+            for (int64_t r = 0; r < t.rows; ++r) sum += at(g, r, c) * at(g, r, c);
+            col1[size_t(t.col_state + c)] += fresh * (sum / double(t.rows) - col[t.col_state + c]);
+        }
+        auto update = [&](int64_t r, int64_t c) { return at(g, r, c) / sqrt((t.row_state < 0 ? 1 : row1[size_t(t.row_state + r)] / mean) * col1[size_t(t.col_state + c)]); };
+        const double count = double(t.rows * t.cols);
+        for (int64_t r = 0; r < t.rows; ++r)
+            for (int64_t c = 0; c < t.cols; ++c) norm += update(r, c) * update(r, c) / count;
+        const double step = fmax(eps2, sqrt(values / count)) * lr * t.lr_scale / fmax(1, sqrt(norm) / threshold);
+        for (int64_t r = 0; r < t.rows; ++r)
+            for (int64_t c = 0; c < t.cols; ++c) p1[size_t(t.start + r * t.cols + c)] = at(p, r, c) * (1 - lr * t.lr_scale * t.weight_decay) - step * update(r, c);
+    }
+    run(KERNEL(adafactor, AdafactorArgs), "", LR_F32, {&g},
+        {{&p, [&](int64_t i) { return p1[size_t(i)]; }}, {&row, [&](int64_t i) { return row1[size_t(i)]; }}, {&col, [&](int64_t i) { return col1[size_t(i)]; }}},
+        [&](int32_t type) { return AdafactorArgs{p.data, g.data, row.data, col.data, tensors, nullptr, nullptr, lr, decay, eps1, eps2, threshold, 0, 7, 71, 2, type}; });
 }
 
 } // namespace
@@ -223,6 +269,7 @@ void pointwise() {
     draws_and_copies();
     layer_norm();
     optimizers();
+    factored_moments();
 }
 
 } // namespace test

@@ -199,7 +199,7 @@ void offsets_past_32_bits() {
     Sparse table(at + cols), p(at + cols), m(at + cols), v(at + cols);
     if (!table.data || !p.data || !m.data || !v.data) return fail("offsets", "no address space for 4 x 17 GB");
     const int32_t ids[] = {far, 0};
-    const Segment segment{at, 40, 1, 0};
+    const Segment segment{at, 40, at, 1, 0};
     for (size_t level = 0; level < levels_here(); ++level) {
         float y[2 * 1024] = {};
         for (int i = 0; i < 40; ++i) table.data[at + i] = float(i + 1), p.data[at + i] = m.data[at + i] = v.data[at + i] = 0;
@@ -208,7 +208,7 @@ void offsets_past_32_bits() {
         double norm = 0;
         const SquareSumArgs sum{table.data, &segment, &norm, 1, LR_F32};
         if (KERNEL(square_sum, SquareSumArgs).levels[level](&sum) != LR_OK || norm != 40 * 41 * 81 / 6) fail("square_sum", "%s: %g past 2^32 elements", level_names[level], norm);
-        const AdamWArgs adam{p.data, table.data, m.data, v.data, &segment, nullptr, nullptr, 0.5, 0, 0, 0, 0, 1, 1, 0, LR_F32};
+        const AdamWArgs adam{p.data, table.data, m.data, v.data, &segment, nullptr, nullptr, 0.5, 0, 0, 0, 0, 1, 1, 0, 0, 0, LR_F32};
         if (KERNEL(adamw, AdamWArgs).levels[level](&adam) != LR_OK || fabsf(p.data[at + 39] + 0.5f) > 1e-6f) fail("adamw", "%s: wrong step past 2^32 elements", level_names[level]);
     }
 }
@@ -227,7 +227,7 @@ void empty_calls() {
         expect("transpose", KERNEL(transpose, TransposeArgs).levels[level](&transpose));
         const AttentionArgs attention{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 0, 8, 8, 2, 2, 4, 0, 0, 1, 0, LR_F32};
         expect("attention_forward", KERNEL(attention_forward, AttentionArgs).levels[level](&attention));
-        const AdamWArgs adam{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, 0, 0, 0, 0, 1, 0, 0, LR_F32};
+        const AdamWArgs adam{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, LR_F32};
         expect("adamw", KERNEL(adamw, AdamWArgs).levels[level](&adam));
         float loss = 5, valid = 5;
         const CrossEntropyArgs entropy{nullptr, nullptr, &loss, nullptr, nullptr, &valid, nullptr, 0, 3, 0, 0, 0, 0, 0, LR_F32};

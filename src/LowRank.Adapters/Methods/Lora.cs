@@ -62,6 +62,9 @@ internal sealed class Lora : Adapter
         set => dropout.Mask = value;
     }
 
+    /// <summary>A, B and s.</summary>
+    internal LoraPair Pair => new(a, b, scale);
+
     public override string? WhyNotMergeable => noBias is null ? null : "lora_B has a bias and the layer has none to merge it into";
 
     /// <summary>s·B·A alone, whatever else there is.</summary>

@@ -150,6 +150,26 @@ internal static class CudaPlans
 
     public static bool Sgd(CudaStream on, in SgdArgs a) => a.DType == DType.F32 && on.Run(Adam, "sgd", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
 
+    public static bool RmsProp(CudaStream on, in RmsPropArgs a) => a.DType == DType.F32 && on.Run(Adam, "rmsprop", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
+
+    public static bool Adafactor(CudaStream on, in AdafactorArgs a)
+    {
+        if (a.DType != DType.F32)
+        {
+            return false;
+        }
+        (long, long, long) all = (8 * on.Multiprocessors, 1, 1), tensors = (Math.Min(a.TensorCount, 8 * on.Multiprocessors), 1, 1);
+        int shared = Threads * sizeof(double);
+        var planned = new Planned<AdafactorArgs> { Op = a, Work = on.Workspace((a.TotalRows + (2L * a.TensorCount)) * sizeof(double)) };
+        on.Run(Adam, "adafactor_rows", a.DType, all, Threads, shared, in planned);
+        on.Run(Adam, "adafactor_columns", a.DType, all, Threads, shared, in planned);
+        on.Run(Adam, "adafactor_totals", a.DType, tensors, Threads, shared, in planned);
+        on.Run(Adam, "adafactor_norms", a.DType, all, Threads, shared, in planned);
+        planned.Parts = 1;
+        on.Run(Adam, "adafactor_totals", a.DType, tensors, Threads, shared, in planned);
+        return on.Run(Adam, "adafactor", a.DType, all, Threads, 0, in planned);
+    }
+
     private static bool IsComputed(DType type) => type is DType.F32 or DType.BF16 or DType.F16;
 
     // Enough blocks to fill the device eight times over, no more: the kernels stride over what is left.
