@@ -136,16 +136,13 @@ LR_KERNEL(rmsprop, RmsPropArgs, 256, 4) {
 constexpr int Group = 32; // columns of a block
 
 struct Factors {
-    const double* work;
+    double *sums, *means, *scales; // [rows], [tensors], [tensors]
     const Factored* tensors;
     int count;
-    int64_t rows;
-    LR_DEV double* sums() const { return const_cast<double*>(work); }
-    LR_DEV double* means() const { return sums() + rows; }
-    LR_DEV double* scales() const { return sums() + rows + count; }
 };
 LR_DEV Factors lr_factors(const Planned<AdafactorArgs>& p) {
-    return Factors{static_cast<const double*>(p.work), p.op.tensors, p.op.tensor_count, p.op.total_rows};
+    double *sums = static_cast<double*>(p.work), *means = sums + p.op.total_rows;
+    return Factors{sums, means, means + p.op.tensor_count, p.op.tensors, p.op.tensor_count};
 }
 
 // f(tensor, index of the tensor, row, row among all) for the rows of this block
@@ -188,7 +185,7 @@ LR_KERNEL(adafactor_rows, Planned<AdafactorArgs>, 256, 4) {
         squares = lr_block_total(shared, squares);
         values = lr_block_total(shared, values);
         if (LR_TID > 0) return;
-        of.sums()[at] = values;
+        of.sums[at] = values;
         if (t.row_state < 0) return;
         float* row = static_cast<float*>(p.op.row) + t.row_state + r;
         *row += fresh * (static_cast<float>(squares / static_cast<double>(t.cols)) - *row);
@@ -238,18 +235,18 @@ LR_KERNEL(adafactor_totals, Planned<AdafactorArgs>, 256, 1) {
             const float* row = static_cast<const float*>(p.op.row) + t.row_state;
             double sums = 0, moments = 0;
             for (int64_t r = LR_TID; r < t.rows; r += 256) {
-                sums += of.sums()[before + r];
+                sums += of.sums[before + r];
                 moments += p.parts == 0 && t.row_state >= 0 ? static_cast<double>(row[r]) : 0;
             }
             const double rms = sqrt(lr_block_total(shared, sums) / static_cast<double>(t.rows * t.cols));
             const double mean = lr_block_total(shared, moments) / static_cast<double>(t.rows);
             if (LR_TID == 0 && p.parts == 0) {
-                of.means()[i] = mean > p.op.eps1 ? mean : p.op.eps1;
-                of.scales()[i] = rms > p.op.eps2 ? rms : p.op.eps2;
+                of.means[i] = mean > p.op.eps1 ? mean : p.op.eps1;
+                of.scales[i] = rms > p.op.eps2 ? rms : p.op.eps2;
             } else if (LR_TID == 0) {
                 const Pace pace = lr_pace(p.op);
                 const double root = 1 / sqrt(pace.step), spread = rms / p.op.threshold;
-                of.scales()[i] *= (pace.lr < root ? pace.lr : root) * t.lr_scale / (spread > 1 ? spread : 1);
+                of.scales[i] *= (pace.lr < root ? pace.lr : root) * t.lr_scale / (spread > 1 ? spread : 1);
             }
         }
         before += t.rows;
@@ -260,13 +257,13 @@ LR_KERNEL(adafactor_totals, Planned<AdafactorArgs>, 256, 1) {
 struct Update {
     const float *g, *col;
     float clip, share, floor;
-    LR_DEV float at(int64_t c) const {
-        const float root = sqrtf(col[c] * share);
-        return clip * g[c] / (root > floor ? root : floor);
-    }
 };
+LR_DEV float lr_at(const Update& u, int64_t c) {
+    const float root = sqrtf(u.col[c] * u.share);
+    return u.clip * u.g[c] / (root > u.floor ? root : u.floor);
+}
 LR_DEV Update lr_update(const Planned<AdafactorArgs>& p, const Factors& of, const Factored& t, int i, int64_t r) {
-    const float share = t.row_state < 0 ? 1.0f : static_cast<float>(static_cast<const float*>(p.op.row)[t.row_state + r] / of.means()[i]);
+    const float share = t.row_state < 0 ? 1.0f : static_cast<float>(static_cast<const float*>(p.op.row)[t.row_state + r] / of.means[i]);
     return Update{static_cast<const float*>(p.op.g) + t.start + r * t.cols, static_cast<const float*>(p.op.col) + t.col_state, lr_clip(p.op.norm2, p.op.max_norm), share, static_cast<float>(p.op.eps1)};
 }
 
@@ -276,9 +273,9 @@ LR_KERNEL(adafactor_norms, Planned<AdafactorArgs>, 256, 4) {
     lr_rows(of, [&](const Factored& t, int i, int64_t r, int64_t at) {
         const Update u = lr_update(p, of, t, i, r);
         double sum = 0;
-        for (int64_t c = LR_TID; c < t.cols; c += 256) sum += static_cast<double>(u.at(c)) * u.at(c);
+        for (int64_t c = LR_TID; c < t.cols; c += 256) sum += static_cast<double>(lr_at(u, c)) * lr_at(u, c);
         sum = lr_block_total(shared, sum);
-        if (LR_TID == 0) of.sums()[at] = sum;
+        if (LR_TID == 0) of.sums[at] = sum;
     });
 }
 
@@ -287,9 +284,9 @@ LR_KERNEL(adafactor, Planned<AdafactorArgs>, 256, 4) {
     const double rate = lr_pace(p.op).lr;
     lr_rows(of, [&](const Factored& t, int i, int64_t r, int64_t) {
         const Update u = lr_update(p, of, t, i, r);
-        const float step = static_cast<float>(of.scales()[i]), keep = static_cast<float>(1 - rate * t.lr_scale * t.weight_decay);
+        const float step = static_cast<float>(of.scales[i]), keep = static_cast<float>(1 - rate * t.lr_scale * t.weight_decay);
         float* w = static_cast<float*>(p.op.p) + t.start + r * t.cols;
-        for (int64_t c = LR_TID; c < t.cols; c += 256) w[c] = w[c] * keep - step * u.at(c);
+        for (int64_t c = LR_TID; c < t.cols; c += 256) w[c] = w[c] * keep - step * lr_at(u, c);
     });
 }
 #endif

@@ -6,19 +6,20 @@ namespace LowRank.Cli;
 /// <summary>What moves the parameters, as <c>--optimizer</c> names it.</summary>
 /// <param name="Name">The word.</param>
 /// <param name="RateFactor">Its learning rate in terms of the method's, which is for AdamW, where the user gives none.</param>
-/// <param name="Make">The optimiser of what is trained: those parameters, or the adapters they belong to.</param>
-internal sealed record FineTuneOptimizer(string Name, double RateFactor, Func<IReadOnlyList<Parameter>, AdaptedModel?, Optimizer> Make)
+/// <param name="Make">The optimiser of what is trained: those parameters, the adapters they belong to, the settings of the run.</param>
+internal sealed record FineTuneOptimizer(string Name, double RateFactor, Func<IReadOnlyList<Parameter>, AdaptedModel?, FineTuneOptions, Optimizer> Make)
 {
     /// <summary>Every one there is.</summary>
     public static IReadOnlyList<FineTuneOptimizer> All { get; } =
     [
-        new("adamw", 1, (parameters, _) => new AdamW(parameters)),
-        new("adam", 1, (parameters, _) => new AdamW(parameters) { Coupled = true }),
-        new("sgd", 20, (parameters, _) => new Sgd(parameters) { Momentum = 0.9 }),
-        new("rmsprop", 0.5, (parameters, _) => new RmsProp(parameters)),
-        new("adafactor", 10, (parameters, _) => new Adafactor(parameters)),
-        new("lora-fa", 1, (_, adapted) => new LoraFa(Adapters("lora-fa", adapted))),
-        new("riemannian", 1, (_, adapted) => new RiemannianAdamW(Adapters("riemannian", adapted))),
+        new("adamw", 1, (parameters, _, _) => new AdamW(parameters)),
+        new("adam", 1, (parameters, _, _) => new AdamW(parameters) { Coupled = true }),
+        new("sgd", 20, (parameters, _, _) => new Sgd(parameters) { Momentum = 0.9 }),
+        new("rmsprop", 0.5, (parameters, _, _) => new RmsProp(parameters)),
+        new("adafactor", 10, (parameters, _, _) => new Adafactor(parameters)),
+        new("galore", 5, (parameters, _, options) => new GaLore(parameters) { Rank = options.Rank }),
+        new("lora-fa", 1, (_, adapted, _) => new LoraFa(Adapters("lora-fa", adapted))),
+        new("riemannian", 1, (_, adapted, _) => new RiemannianAdamW(Adapters("riemannian", adapted))),
     ];
 
     /// <summary>The names, for help and messages.</summary>

@@ -40,7 +40,7 @@ internal sealed record FineTuneOptions
     /// <summary>One of <see cref="FineTuneMethod.All"/>.</summary>
     public string Method { get; init; } = "lora";
 
-    /// <summary>Rank r of the adapters.</summary>
+    /// <summary>Rank r of the adapters, or of GaLore's projections.</summary>
     public int Rank { get; init; } = 8;
 
     /// <summary>Scale of the adapters: Alpha/r, with rsLoRA Alpha/√r.</summary>

@@ -58,7 +58,7 @@ internal sealed class FineTuneRun : IDisposable
         {
             LoraPlus.Apply(Parameters, options.Rate, ratio, weightDecay: options.WeightDecay);
         }
-        optimizer = FineTuneOptimizer.Of(options.Optimizer).Make(Parameters, Adapted);
+        optimizer = FineTuneOptimizer.Of(options.Optimizer).Make(Parameters, Adapted, options);
         optimizer.WeightDecay = options.WeightDecay;
         Parameters = optimizer.Pack.Parameters;
         keepBest = checkpointFolder is not null && (options.KeepBest || options.Patience > 0);

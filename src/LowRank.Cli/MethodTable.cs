@@ -18,6 +18,7 @@ internal static class MethodTable
         new("SGD", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("RMSprop", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("Adafactor", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("GaLore", MethodKind.Optimizer, "galore", ["galore"], null),
         new("LoRA-FA", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("Riemannian AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),

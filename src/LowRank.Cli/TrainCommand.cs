@@ -35,7 +35,7 @@ internal sealed class TrainCommand
     {
         Option<T> Make<T>(string name, string description, T value) => new(name) { Description = description, DefaultValueFactory = _ => value };
         method = Make("--method", $"One of {FineTuneMethod.Names}.", defaults.Method);
-        rank = Make("--rank", "Rank of the adapters.", defaults.Rank);
+        rank = Make("--rank", "Rank of the adapters, or of galore's projections.", defaults.Rank);
         alpha = Make("--alpha", "Scale of the adapters: alpha/rank, with rslora alpha/√rank.", defaults.Alpha);
         targets = Make("--targets", "Layers to adapt: all-linear, names after commas (q_proj,v_proj), or a regular expression for whole paths.", defaults.Targets);
         dropout = Make("--dropout", "Share of the adapters' inputs dropped in training.", defaults.Dropout);

@@ -93,7 +93,7 @@ public sealed class ParameterPack : IDisposable
             var run = new Segment { Start = starts[i], State = starts[i], Count = starts[i + 1] - starts[i], LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? weightDecay };
             if (runs.Count > 0 && runs[^1] is var last && last.Start + last.Count == run.Start && last.LrScale == run.LrScale && last.WeightDecay == run.WeightDecay)
             {
-                run.Start = last.Start;
+                (run.Start, run.State) = (last.Start, last.State);
                 run.Count += last.Count;
                 runs[^1] = run;
             }

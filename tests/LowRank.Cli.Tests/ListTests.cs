@@ -112,7 +112,7 @@ public sealed class ListTests : IDisposable
         JsonObject json = ((JsonArray)Cli.Done("methods", "--json").Json).OfType<JsonObject>().Single(m => m["name"]!.GetValue<string>() == name);
         Assert.Equal(MethodKeys, json.Select(p => p.Key));
         // Each folder it names holds a case with its name, and required.txt holds tests to it.
-        string mark = name switch { "full fine-tuning" => "full", "AdamW" => "dora_vit", "LoRA+" => "loraplus", "LoRA-FA" => "lorafa", "Riemannian AdamW" => "riemannian", _ => name.Replace(' ', '_') };
+        string mark = name switch { "full fine-tuning" => "full", "AdamW" => "dora_vit", "LoRA+" => "loraplus", "LoRA-FA" => "lorafa", "GaLore" => "adamw", "Riemannian AdamW" => "riemannian", _ => name.Replace(' ', '_') };
         Assert.NotEmpty(row.Golden);
         foreach (string goldens in row.Golden)
         {

@@ -10,7 +10,7 @@ public sealed class OptimizerTests : IDisposable
 
     public void Dispose() => device.Dispose();
 
-    public static TheoryData<string, string> Kinds() => [.. from device in Devices.Present from kind in (string[])["adamw", "adam", "sgd", "momentum", "nesterov", "late", "rmsprop", "centered", "adafactor"] select (device, kind)];
+    public static TheoryData<string, string> Kinds() => [.. from device in Devices.Present from kind in (string[])["adamw", "adam", "sgd", "momentum", "nesterov", "late", "rmsprop", "centered", "adafactor", "galore"] select (device, kind)];
 
     private static Optimizer Make(string kind, IReadOnlyList<Parameter> parameters) => kind switch
     {
@@ -21,6 +21,7 @@ public sealed class OptimizerTests : IDisposable
         "rmsprop" => new RmsProp(parameters) { WeightDecay = 0.1 },
         "centered" => new RmsProp(parameters) { Centered = true, Momentum = 0.5 },
         "adafactor" => new Adafactor(parameters) { WeightDecay = 0.1, Epsilon = 1e-7 },
+        "galore" => new GaLore(parameters) { Rank = 4, WeightDecay = 0.1 },
         "momentum" => new Sgd(parameters) { Momentum = 0.9, Dampening = 0.5 },
         _ => new Sgd(parameters) { Momentum = 0.9, Nesterov = true, WeightDecay = 0.1 },
     };

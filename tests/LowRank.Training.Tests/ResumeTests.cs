@@ -22,7 +22,7 @@ public class ResumeTests
 
     private static readonly double[] Scores = [0.3, 0.2, 0.1];
 
-    public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full", "rmsprop", "adafactor", "lora-fa", "riemannian");
+    public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full", "rmsprop", "adafactor", "lora-fa", "riemannian", "galore");
 
     [Theory, MemberData(nameof(Kinds))]
     public void A_resumed_run_ends_as_one_that_never_stopped(string kind)
@@ -102,6 +102,7 @@ public class ResumeTests
             "rmsprop" => new RmsProp(parameters) { Momentum = 0.5, Centered = true },
             "adafactor" => new Adafactor(parameters),
             "lora-fa" => new LoraFa(adapted!),
+            "galore" => new GaLore(parameters) { Rank = 2, Gap = 3 },
             "riemannian" => new RiemannianAdamW(adapted!),
             _ => new AdamW(parameters),
         };

@@ -108,6 +108,10 @@ internal sealed class TrainingSetup(GoldenCase golden)
         }
     }
 
+    /// <summary>Values of a parameter as files hold them, where they hold it transposed.</summary>
+    public double[] AsInFile(Model model, Parameter parameter, double[] values) =>
+        !HasAdapter && ((PretrainedModel)model).IsTransposedInFile(parameter) ? Turned(values, parameter.Value.Shape[1], parameter.Value.Shape[0]) : values;
+
     private static double[] Turned(double[] values, int rows, int cols) => [.. from r in Enumerable.Range(0, rows) from c in Enumerable.Range(0, cols) select values[(c * rows) + r]];
 
     /// <summary>What is trained, without an adapter: everything, or the modules whose weights the case names.</summary>
