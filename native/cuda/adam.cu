@@ -130,9 +130,9 @@ LR_KERNEL(rmsprop, RmsPropArgs, 256, 4) {
     });
 }
 
-// Adafactor in five kernels, one block a row, a group of columns or a tensor, none waiting for another block: the moments of the rows, those of the columns,
-// totals, the norm of the update, totals again, the step. work, all float64: [rows] sums of p^2, later of u^2; [tensors] means of the row moments;
-// [tensors] rms of p, later the factor on u.
+// Adafactor reads g four times and p twice and writes p: 28 bytes a parameter. Five kernels, one block a row, a group of columns or a tensor, none waiting
+// for another block: the moments of the rows, those of the columns, totals, the norm of the update, totals again, the step. work, all float64: [rows] sums
+// of p^2, later of u^2; [tensors] means of the row moments; [tensors] rms of p, later the factor on u.
 constexpr int Group = 32; // columns of a block
 
 struct Factors {
@@ -156,18 +156,6 @@ template <class F> LR_DEV void lr_rows(const Factors& of, F f) {
     }
 }
 
-// Sum over the block, in every thread; shared [256]
-LR_DEV double lr_block_total(double* shared, double value) {
-    lr_sync(); // the last total is read
-    shared[LR_TID] = value;
-    for (int half = 128; half > 0; half /= 2) {
-        lr_sync();
-        if (static_cast<int>(LR_TID) < half) shared[LR_TID] += shared[LR_TID + half];
-    }
-    lr_sync();
-    return shared[0];
-}
-
 LR_DEV float lr_fresh(const AdafactorArgs& a) { return static_cast<float>(pow(lr_pace(a).step, -a.decay)); }
 
 LR_KERNEL(adafactor_rows, Planned<AdafactorArgs>, 256, 4) {
@@ -182,8 +170,8 @@ LR_KERNEL(adafactor_rows, Planned<AdafactorArgs>, 256, 4) {
             squares += d * d;
             values += static_cast<double>(w[c]) * w[c];
         }
-        squares = lr_block_total(shared, squares);
-        values = lr_block_total(shared, values);
+        squares = lr_block_total(squares, shared);
+        values = lr_block_total(values, shared);
         if (LR_TID > 0) return;
         of.sums[at] = values;
         if (t.row_state < 0) return;
@@ -238,8 +226,8 @@ LR_KERNEL(adafactor_totals, Planned<AdafactorArgs>, 256, 1) {
                 sums += of.sums[before + r];
                 moments += p.parts == 0 && t.row_state >= 0 ? static_cast<double>(row[r]) : 0;
             }
-            const double rms = sqrt(lr_block_total(shared, sums) / static_cast<double>(t.rows * t.cols));
-            const double mean = lr_block_total(shared, moments) / static_cast<double>(t.rows);
+            const double rms = sqrt(lr_block_total(sums, shared) / static_cast<double>(t.rows * t.cols));
+            const double mean = lr_block_total(moments, shared) / static_cast<double>(t.rows);
             if (LR_TID == 0 && p.parts == 0) {
                 of.means[i] = mean > p.op.eps1 ? mean : p.op.eps1;
                 of.scales[i] = rms > p.op.eps2 ? rms : p.op.eps2;
@@ -274,7 +262,7 @@ LR_KERNEL(adafactor_norms, Planned<AdafactorArgs>, 256, 4) {
         const Update u = lr_update(p, of, t, i, r);
         double sum = 0;
         for (int64_t c = LR_TID; c < t.cols; c += 256) sum += static_cast<double>(lr_at(u, c)) * lr_at(u, c);
-        sum = lr_block_total(shared, sum);
+        sum = lr_block_total(sum, shared);
         if (LR_TID == 0) of.sums[at] = sum;
     });
 }

@@ -2,7 +2,7 @@ namespace LowRank;
 
 /// <summary>Adafactor (arXiv 1804.04235) as torch computes it: the second moment of a matrix [n,k] is kept as row means [n] and column means [k], that of a
 /// vector as it is; the step is relative to the size of the parameter, at most min(lr, 1/√t)·rms(p), and p -= lr·wd·p goes before it. More than two
-/// dimensions are a stack of matrices over the last two. One launch over the pack.</summary>
+/// dimensions are a stack of matrices over the last two. One call over the pack.</summary>
 public sealed class Adafactor : Optimizer
 {
     private const string Row = "row_var", Col = "col_var";

@@ -14,6 +14,8 @@ public sealed class TrainTests : IDisposable
 
     public static TheoryData<string> Methods => [.. FineTuneMethod.All.Select(m => m.Name)];
 
+    public static TheoryData<string> Optimizers => [.. FineTuneOptimizer.All.Select(o => o.Name)];
+
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     [Theory, MemberData(nameof(Methods))]
@@ -36,6 +38,19 @@ public sealed class TrainTests : IDisposable
         Assert.Equal(1597, measured["count"]!.GetValue<int>());
         // PiSSA and OLoRA are saved as plain LoRA of twice the rank: equal up to rounding, which may move an image on the border.
         Assert.Equal(accuracy, measured["accuracy"]!.GetValue<double>(), tolerance: method is "pissa" or "olora" ? 2.0 / 1597 : 0);
+    }
+
+    [Theory, MemberData(nameof(Optimizers))]
+    public void Every_optimiser_trains_and_what_was_best_is_saved(string optimizer)
+    {
+        string model = Cli.SaveModel(At("model")), output = At("out");
+        JsonNode trained = Cli.Done(
+            "train", "--model", model, "--data", "digits", "--per-class", "20", "--epochs", "6", "--optimizer", optimizer, "--accumulate", "2", "--clip", "1", "--label-smoothing", "0.1",
+            "--patience", "2", "--output", output, "--json", "--quiet").Json;
+        double accuracy = trained["accuracy"]!.GetValue<double>();
+        Assert.True(accuracy > 0.15, $"{optimizer}: accuracy {accuracy} is no better than chance");
+        Assert.Equal(accuracy, Cli.Done("eval", "--data", "digits", "--json", "--adapter", output).Json["accuracy"]!.GetValue<double>());
+        Assert.Contains(optimizer, File.ReadAllText(Path.Combine(output, "report", "report.md")), StringComparison.Ordinal);
     }
 
     [Fact]
