@@ -36,7 +36,7 @@ internal sealed record ClassificationTask : TextTask<ClassificationTask.Sample>
             : throw TextEncoder.Bad(file, row, Choice.LabelColumn, $"label '{row[2]}' was not met in training, want one of {string.Join(", ", Classes.Take(MostNamed))}{(Classes.Count > MostNamed ? ", ..." : "")}")));
 
     /// <inheritdoc/>
-    protected override Tensor Loss(TextModel model, Sample[] samples, FineTuneOptions options) => Losses.CrossEntropy(Logits(model, samples), [.. samples.Select(s => s.Label)]);
+    protected override Tensor Loss(TextModel model, Sample[] samples, FineTuneOptions options) => Losses.CrossEntropy(Logits(model, samples), [.. samples.Select(s => s.Label)], options.LabelSmoothing);
 
     /// <inheritdoc/>
     protected override TaskEvaluation Evaluate(TextModel model, IReadOnlyList<Sample> samples, CancellationToken cancellation) =>

@@ -48,10 +48,13 @@ internal sealed record LanguageTask(Tokenizer Tokenizer, TextChoice Asked) : Tex
     }
 
     /// <inheritdoc/>
+    protected override int TargetsOf(Sample sample) => sample.Asked;
+
+    /// <inheritdoc/>
     protected override Tensor Loss(TextModel model, Sample[] samples, FineTuneOptions options)
     {
         (TextBatch batch, int[] labels) = Pad(model, samples);
-        return Losses.NextToken(model.Forward(batch).Logits!, labels);
+        return Losses.NextToken(model.Forward(batch).Logits!, labels, options.LabelSmoothing);
     }
 
     /// <inheritdoc/>

@@ -98,6 +98,17 @@ internal abstract record TextTask<T> : TextTask
     }
 
     /// <inheritdoc/>
+    public override double Targets(ReadOnlySpan<int> indices)
+    {
+        double sum = 0;
+        foreach (int i in indices)
+        {
+            sum += TargetsOf(train[i]);
+        }
+        return sum;
+    }
+
+    /// <inheritdoc/>
     public override Tensor Loss(PretrainedModel model, TrainingBatch batch, FineTuneOptions options) =>
         Loss((TextModel)model, [.. batch.Indices.ToArray().Select(i => train[i])], options);
 
@@ -114,6 +125,9 @@ internal abstract record TextTask<T> : TextTask
     /// <summary>Samples of rows, in their order.</summary>
     /// <exception cref="ModelFormatException">A row does not fit: names file, line and column.</exception>
     protected abstract IReadOnlyList<T> Encode(TextEncoder encoder, string file, IReadOnlyList<TextRow> rows);
+
+    /// <summary>Targets that the loss of a sample is a mean of.</summary>
+    protected virtual int TargetsOf(T sample) => 1;
 
     /// <summary>Mean loss of samples.</summary>
     protected abstract Tensor Loss(TextModel model, T[] samples, FineTuneOptions options);
