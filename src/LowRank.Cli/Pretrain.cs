@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LowRank.Models;
 using LowRank.Models.Data;
 using LowRank.Training;
@@ -5,16 +6,16 @@ using LowRank.Training;
 namespace LowRank.Cli;
 
 /// <summary>The recipe of the shipped base model: a vision transformer of about 1 M parameters trained from nothing on Fashion-MNIST.</summary>
-internal sealed record Pretrain
+internal sealed record Pretrain : PretrainRecipe
 {
     /// <summary>Mean and standard deviation of the training images' pixels, 0..1.</summary>
     public const float Mean = 0.2860f, Deviation = 0.3530f;
 
     /// <summary>Folder of the four idx files.</summary>
-    public string Data { get; init; } = FashionMnist.DebianFolder;
+    public override string Data { get; init; } = FashionMnist.DebianFolder;
 
     /// <summary>Passes over the 60,000 images with all changes of <see cref="Augmentation"/>.</summary>
-    public int Epochs { get; init; } = 12;
+    public override int Epochs { get; init; } = 12;
 
     /// <summary>Images of a step.</summary>
     public int BatchSize { get; init; } = 128;
@@ -28,14 +29,8 @@ internal sealed record Pretrain
     /// <summary>Highest learning rate of those.</summary>
     public double FinishRate { get; init; } = 4e-4;
 
-    /// <summary>Seed of the weights, the order of images and their changes.</summary>
-    public ulong Seed { get; init; } = 1;
-
     /// <summary>Share of the target spread over all classes.</summary>
     public double Smoothing { get; init; } = 0.1;
-
-    /// <summary>Where checkpoints go; null keeps none.</summary>
-    public string? CheckpointFolder { get; init; }
 
     /// <summary>Random shifts by up to two pixels, and mirror images: clothes have no left and right.</summary>
     public Augmentation Augmentation { get; init; } = new(Shift: 2, Flip: true, Background: -Mean / Deviation);
@@ -65,21 +60,16 @@ internal sealed record Pretrain
         SourceWidth = 28,
     };
 
-    /// <summary>Trains and returns the model, with the accuracy of its weights on the 10,000 test images, which training never sees.</summary>
-    /// <param name="device">Where to compute.</param>
-    /// <param name="resume">Continues from the checkpoint in <see cref="CheckpointFolder"/>.</param>
-    /// <param name="progress">Told after each step.</param>
-    /// <param name="cancellation">Stops between two steps with a checkpoint.</param>
-    public (VisionTransformer Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
+    /// <inheritdoc/>
+    public override string Network => $"{Config}";
+
+    /// <inheritdoc/>
+    public override (PretrainedModel Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
     {
         ImageSet train = FashionMnist.Read(Data, train: true).Normalize([Mean], [Deviation]);
         ImageSet test = FashionMnist.Read(Data, train: false);
         var model = new VisionTransformer(Config, device, new Rng(Seed));
-        IReadOnlyList<Parameter> parameters = model.TrainAll();
-        foreach (Parameter p in parameters.Where(p => p.Value.Shape.Rank == 1))
-        {
-            p.WeightDecay = 0;      // biases and norms
-        }
+        IReadOnlyList<Parameter> parameters = Trained(model);
         TrainingResult Stage(int epochs, double rate, ulong seed, Augmentation changes, string? folder)
         {
             using var optimizer = new AdamW(parameters) { WeightDecay = 0.05 };
@@ -99,13 +89,23 @@ internal sealed record Pretrain
             };
             if (resume && (File.Exists(trainer.CheckpointPath) || folder == CheckpointFolder))
             {
-                trainer.Resume(trainer.CheckpointPath ?? throw new TrainingException("Pretrain: there is no folder to resume from; name one"));
+                Resume(trainer);
             }
             return trainer.Run(progress, cancellation);
         }
         string? second = CheckpointFolder is null ? null : Path.Combine(CheckpointFolder, "finish");
         _ = Stage(Epochs, LearningRate, Seed, Augmentation, CheckpointFolder);
         return (model, Stage(FinishEpochs, FinishRate, Seed + 1, Augmentation with { Shift = 0 }, second));
+    }
+
+    /// <inheritdoc/>
+    public override void Complete(string folder) => Preprocessing.Write(folder);
+
+    /// <inheritdoc/>
+    public override JsonObject Measure(string folder, Device device, CancellationToken cancellation)
+    {
+        using var saved = VisionTransformer.Load(folder, device);
+        return new JsonObject { ["accuracy"] = ImageTask.Evaluate(saved, FashionMnist.Read(Data, train: false), Preprocessing, cancellation).Accuracy };
     }
 
     private Tensor Loss(VisionTransformer model, ImageSet images, Augmentation changes, TrainingBatch batch)

@@ -7,6 +7,9 @@ public static class BaseModel
     /// <summary>The word that stands for it where a folder is asked for.</summary>
     public const string Name = "base";
 
+    /// <summary>The word for the shipped text model: a decoder over bytes that knows the King James text (models/kjv).</summary>
+    public const string TextName = "kjv";
+
     /// <summary>Its folder: config.json, model.safetensors, lowrank.json (how images become its input) and the card.</summary>
     public static string ShippedFolder => Path.Combine(AppContext.BaseDirectory, "models", Name);
 

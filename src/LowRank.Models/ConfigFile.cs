@@ -31,9 +31,15 @@ internal static class ConfigFile
     public static T Read<T>(string folder, JsonTypeInfo<T> type) where T : class
     {
         string path = Path.Combine(folder, Name);
+        return Read(path, Bytes(path), type);
+    }
+
+    /// <summary>The bytes of such a file; messages name it <paramref name="path"/>.</summary>
+    public static T Read<T>(string path, ReadOnlySpan<byte> bytes, JsonTypeInfo<T> type) where T : class
+    {
         try
         {
-            return JsonSerializer.Deserialize(Bytes(path), type) ?? throw new ModelFormatException($"{path}: the file holds null, want an object") { File = path };
+            return JsonSerializer.Deserialize(bytes, type) ?? throw new ModelFormatException($"{path}: the file holds null, want an object") { File = path };
         }
         catch (JsonException error)
         {

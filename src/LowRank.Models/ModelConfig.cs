@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LowRank.Formats;
@@ -39,6 +40,11 @@ public sealed class ModelConfig
     /// <summary>The config of a part, an object within.</summary>
     /// <exception cref="ModelFormatException">It is missing or no object.</exception>
     public ModelConfig Part(string key) => new(File, Object(key) ?? throw Wrong(key, "missing", "an object"));
+
+    /// <summary>A config that no folder holds yet: for a new model.</summary>
+    /// <param name="text">What config.json would say.</param>
+    /// <exception cref="ModelFormatException">It is damaged or holds no object.</exception>
+    public static ModelConfig Parse(string text) => new(ConfigFile.Name, ConfigFile.Read(ConfigFile.Name, Encoding.UTF8.GetBytes(text), ModelConfigJson.Default.JsonObject));
 
     /// <summary>This config with other classes.</summary>
     public ModelConfig WithClasses(IReadOnlyList<string> names)

@@ -12,10 +12,10 @@ public abstract class PretrainedModel : Model
 
     private const string Class = "sequence classification", Masked = "masked words", Next = "next word", Projected = "projection", Bare = "bare";
 
-    private static readonly SortedDictionary<string, (ArchitectureFacts Facts, Func<string, Device, LoadOptions, PretrainedModel> Load)> Architectures = new(
-        new[]
+    private static readonly SortedDictionary<string, Architecture> Architectures = new(
+        new Architecture[]
         {
-            (new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, ["image classification", Bare], [], Generates: false), (Func<string, Device, LoadOptions, PretrainedModel>)VisionTransformer.Load),
+            new(new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, ["image classification", Bare], [], Generates: false), VisionTransformer.Load, null),
             Clip("clip", ["texts and images compared"], []),
             Clip("clip_text_model", [Projected], [Bare]),
             Clip("clip_vision_model", [Projected], [Bare]),
@@ -32,7 +32,7 @@ public abstract class PretrainedModel : Model
             Text("gemma3_text", [Next], [Class, Bare], (c, d, o, s) => new Gemma(c, d, o, s)),
             Text("gpt_neox", [Next], [Class, Bare], (c, d, o, s) => new GptNeoX(c, d, o, s)),
             Text("opt", [Next], [Class, Bare], (c, d, o, s) => new Opt(c, d, o, s)),
-        }.ToDictionary(a => a.Item1.ModelType, a => (a.Item1, a.Item2)),
+        }.ToDictionary(a => a.Facts.ModelType),
         StringComparer.Ordinal);
 
     private readonly Dictionary<string, string> paths = new(StringComparer.Ordinal);
@@ -65,7 +65,7 @@ public abstract class PretrainedModel : Model
     public static PretrainedModel Load(string folder, Device device, LoadOptions? options = null)
     {
         string type = ConfigFile.ModelType(folder);
-        return Architectures.TryGetValue(type, out var architecture)
+        return Architectures.TryGetValue(type, out Architecture? architecture)
             ? architecture.Load(folder, device, options ?? new())
             : throw new ModelFormatException($"{Path.Combine(folder, ConfigFile.Name)}: model_type is '{type}', want one of {string.Join(", ", ModelTypes)}") { File = Path.Combine(folder, ConfigFile.Name), Key = "model_type" };
     }
@@ -243,12 +243,15 @@ public abstract class PretrainedModel : Model
         (source, staging) = (null, null);
     }
 
-    private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Clip(string type, string[] held, string[] others) =>
-        (new ArchitectureFacts(type, held, others, Generates: false), Models.Clip.Load);
+    private static Architecture Clip(string type, string[] held, string[] others) =>
+        new(new ArchitectureFacts(type, held, others, Generates: false), Models.Clip.Load, null);
 
-    private static (ArchitectureFacts, Func<string, Device, LoadOptions, PretrainedModel>) Text(
-        string type, string[] held, string[] others, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> create) =>
-        (new ArchitectureFacts(type, held, others, Generates: held.Contains(Next)), (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => create(config, device, o, source)));
+    /// <summary>How to make a new text model of a config's type.</summary>
+    private protected static Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> Maker(ModelConfig config) =>
+        Architectures.GetValueOrDefault(config.ModelType)?.Make ?? throw config.Wrong("model_type", config.ModelType, $"one of {string.Join(", ", Architectures.Values.Where(a => a.Make is not null).Select(a => a.Facts.ModelType))}");
+
+    private static Architecture Text(string type, string[] held, string[] others, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> make) =>
+        new(new ArchitectureFacts(type, held, others, Generates: held.Contains(Next)), (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => make(config, device, o, source)), make);
 
     private Place Here(Place place) => repetition?.Of(place) ?? place;
 
@@ -268,6 +271,9 @@ public abstract class PretrainedModel : Model
         using Scope own = value.Device.BeginScope();
         return new Transpose().Apply(value).CopyTo(scope);
     }
+
+    private sealed record Architecture(
+        ArchitectureFacts Facts, Func<string, Device, LoadOptions, PretrainedModel> Load, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel>? Make);
 }
 
 /// <summary>Declarations under <paramref name="From"/> that stand for the same under <paramref name="To"/>.</summary>

@@ -39,10 +39,7 @@ public static class TextGeneration
     public static int[][] Generate(this TextModel model, IReadOnlyList<int[]> prompts, GenerationOptions? options = null, Action<float[]>? observe = null, CancellationToken cancellation = default)
     {
         options ??= new();
-        if (model.Head != TextHead.CausalLanguage)
-        {
-            throw new InvalidOperationException($"Generate: {model.TransformersClass} has no language head, want a model that predicts the next token");
-        }
+        model.RequireLanguageHead("Generate");
         TextBatch batch = TextBatch.Pad(prompts, model.PadId, PaddingSide.Left);
         if (options.MaxNewTokens < 0 || batch.Tokens + options.MaxNewTokens > model.MostTokens)
         {

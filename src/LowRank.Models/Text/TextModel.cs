@@ -82,6 +82,17 @@ public abstract class TextModel : PretrainedModel
     /// <inheritdoc/>
     public override IReadOnlyList<string> HeadModules => headModules;
 
+    /// <summary>A new model with random weights, drawn by name from the options' seed.</summary>
+    /// <param name="config">Its sizes; <see cref="ModelConfig.Parse"/> makes one.</param>
+    /// <param name="device">Where it lives.</param>
+    /// <param name="options">As for a loaded one.</param>
+    /// <exception cref="ModelFormatException">The model_type is none of a text model, or a size is missing or contradicts another.</exception>
+    public static TextModel Create(ModelConfig config, Device device, LoadOptions? options = null)
+    {
+        options ??= new();
+        return Maker(config)(options.Classes is { } classes ? config.WithClasses(classes) : config, device, options, new RandomWeights(new Rng(options.Seed)));
+    }
+
     /// <summary>Loads a folder.</summary>
     internal static TextModel Load(string folder, Device device, LoadOptions options, Func<ModelConfig, WeightSource, LoadOptions, TextModel> create)
     {
@@ -316,6 +327,14 @@ public abstract class TextModel : PretrainedModel
             }
             return at;
         })]);
+    }
+
+    internal void RequireLanguageHead(string verb)
+    {
+        if (Head != TextHead.CausalLanguage)
+        {
+            throw new InvalidOperationException($"{verb}: {TransformersClass} has no language head, want a model that predicts the next token");
+        }
     }
 
     private void Check(TextBatch batch, int[] positions)
