@@ -1,9 +1,10 @@
 using System.Diagnostics;
 using LowRank.Bench.Cases;
+using LowRank.Models;
 
 namespace LowRank.Bench;
 
-/// <summary>Figures that are no comparison: start of the command line, size of the library, resident bytes of a layer.</summary>
+/// <summary>Figures that are no comparison: size of the library, resident bytes of a layer, tokenising, loading, start of the command line.</summary>
 public static class Figures
 {
     /// <summary>Name for <c>--group</c>.</summary>
@@ -18,21 +19,59 @@ public static class Figures
         figures.AddRange(Resident(device));
         figures.AddRange(Rows.All.OfType<WordLossRow>().Select(r => new Figure($"peak bytes of {r.Group}: {r.Shape}, {$"{r.Type}".ToLowerInvariant()}", WordLossRow.PeakBytes(device, r) / 1e6, "MB")));
         figures.Add(new("launch of a CUDA kernel (fill), what the engine adds to the driver's call, median of 15", LaunchCost.Measure(), "us"));
+        figures.AddRange(Tokenising());
+        figures.Add(new("loading MiniLM's sizes (22.7 M float32 weights, 91 MB) from page cache, median of 9", Loading(device), "ms"));
         string cli = Path.GetFullPath(Path.Combine(Testing.Golden.Repository, "src", "LowRank.Cli", "bin", "Release", "net10.0", "lowrank"));
         if (File.Exists(cli))
         {
-            figures.Add(new("start of the command line (lowrank --version), median of 9", Enumerable.Range(0, 9).Select(_ => Start(cli)).Order().ElementAt(4), "ms"));
+            figures.Add(new("start of the command line (lowrank --version), median of 9", Median(9, () => Start(cli)), "ms"));
         }
         return figures;
     }
 
-    private static double Start(string cli)
+    /// <summary>Megabytes of English a second and core: words drawn from a shipped text, numbered now and then so that new ones keep coming.</summary>
+    private static IEnumerable<Figure> Tokenising()
+    {
+        string[] words = File.ReadAllText(Path.Combine(BaseModel.TextFolder, "held-out.txt")).Split(' ');
+        var rng = new Rng(1);
+        string text = string.Join(' ', Enumerable.Range(0, 400_000).Select(i => rng.Below(50) == 0 ? $"{words[rng.Below(words.Length)]}{i}" : words[rng.Below(words.Length)]));
+        foreach (string name in (string[])["bert_uncased", "llama3_bpe"])
+        {
+            Tokenizer tokenizer = Tokenizer.Load(Testing.Golden.Find($"tokenizers/{name}")!);
+            double ms = Median(5, () => tokenizer.Encode(text));
+            yield return new($"tokenising, tokenizer {name} of the goldens, one core, median of 5", text.Length / 1e3 / ms, "MB/s");
+        }
+    }
+
+    private static double Loading(Device device)
+    {
+        string folder = Directory.CreateTempSubdirectory("lowrank-bench").FullName;
+        try
+        {
+            using (TextModel model = TextModel.Create(ModelConfig.Parse(Cases.TextCase.Bert), device))
+            {
+                model.Save(folder);
+            }
+            return Median(9, () => PretrainedModel.Load(folder, device).Dispose());
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    private static double Median(int runs, Action run) => Enumerable.Range(0, runs).Select(_ =>
     {
         long began = Stopwatch.GetTimestamp();
+        run();
+        return Stopwatch.GetElapsedTime(began).TotalMilliseconds;
+    }).Order().ElementAt(runs / 2);
+
+    private static void Start(string cli)
+    {
         using Process process = Process.Start(new ProcessStartInfo(cli, ["--version"]) { RedirectStandardOutput = true })!;
         process.StandardOutput.ReadToEnd();
         process.WaitForExit();
-        return Stopwatch.GetElapsedTime(began).TotalMilliseconds;
     }
 
     /// <summary>What a frozen 2048x2048 layer of float32 (16.8 MB as a file holds it) keeps: packed for the forward pass, and once gradients have gone through it.</summary>

@@ -25,7 +25,7 @@ internal static class CommonOptions
         Required = true,
     };
 
-    public static Option<string> TextModel() => new("--model") { Description = "Folder of a text model, with its tokenizer.json.", Required = true };
+    public static Option<string> TextModel() => new("--model") { Description = $"Folder of a text model, with its tokenizer.json, or {BaseModel.TextName} for the shipped one.", Required = true };
 
     public static Option<string?> Adapter() => new("--adapter") { Description = "Folder of an adapter in PEFT's format." };
 

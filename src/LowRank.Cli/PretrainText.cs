@@ -62,10 +62,10 @@ internal sealed record PretrainText : PretrainRecipe
         byte[] text = Read().Train;
         var model = TextModel.Create(Config, device, new LoadOptions { Seed = Seed, Pack = false });
         using var optimizer = new AdamW(Trained(model)) { WeightDecay = 0.1, Beta2 = 0.95 };
-        int tokens = model.MostTokens, windows = (text.Length - 1) / tokens - 1;
+        int tokens = model.MostTokens, windows = ((text.Length - 1) / tokens) - 1;
         if (windows < 1)
         {
-            throw new TrainingException($"Pretrain: {Data} has {text.Length} bytes to train on, want at least {2 * tokens + 1}");
+            throw new UsageException($"pretrain: {Data} has {text.Length} bytes to train on, want at least {(2 * tokens) + 1}");
         }
         var trainer = new Trainer(optimizer, windows, batch => Loss(model, text, batch), new TrainerOptions
         {
@@ -99,7 +99,7 @@ internal sealed record PretrainText : PretrainRecipe
     /// <summary>The bytes to train on and those to measure with.</summary>
     private (byte[] Train, byte[] HeldOut) Read()
     {
-        string[] lines = File.ReadAllText(Data, Encoding.Latin1).Split('\n');
+        string[] lines = File.ReadAllLines(Data, Encoding.Latin1);
         byte[] Part(bool heldOut) => Encoding.Latin1.GetBytes(string.Concat(lines.Where((_, i) => i / Lines % Stretches == Stretches - 1 == heldOut).Select(l => l + '\n')));
         return (Part(heldOut: false), Part(heldOut: true));
     }

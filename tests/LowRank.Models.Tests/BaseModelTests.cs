@@ -1,7 +1,4 @@
-using System.Globalization;
-using System.Security.Cryptography;
 using System.Text.Json;
-using System.Text.RegularExpressions;
 using LowRank.Models.Data;
 using LowRank.Testing;
 using LowRank.Training;
@@ -12,14 +9,7 @@ namespace LowRank.Models.Tests;
 /// <summary>The shipped model is the one its card speaks of, and as good as the card says.</summary>
 public sealed class BaseModelTests
 {
-    private static readonly string Card = File.ReadAllText(Path.Combine(BaseModel.ShippedFolder, "MODEL_CARD.md"));
-
-    [Fact]
-    public void Weights_have_the_fingerprint_of_the_card()
-    {
-        byte[] weights = File.ReadAllBytes(Path.Combine(BaseModel.ShippedFolder, PretrainedModel.WeightFile));
-        Assert.Equal(Figure("SHA-256 of model.safetensors: `([0-9a-f]{64})`"), Convert.ToHexStringLower(SHA256.HashData(weights)));
-    }
+    private static readonly ModelCard Card = new(BaseModel.ShippedFolder);
 
     [Fact]
     public void It_is_found_by_its_name_unless_a_folder_has_that_name()
@@ -30,13 +20,13 @@ public sealed class BaseModelTests
         using Device device = Device.Cpu();
         using var model = VisionTransformer.LoadBase(device);
         Assert.Equal(FashionMnist.ClassNames, model.Config.ClassNames);
-        Assert.Equal(Figure(@"([\d,]+) parameters"), model.Parameters.Values.Sum(p => p.Value.Shape.Count).ToString("N0", CultureInfo.InvariantCulture));
+        Card.CheckWeights(model);
     }
 
     /// <summary>The first 200 test images lie beside this test (Zalando Research, MIT licence).</summary>
     [Fact]
     public void A_sample_gives_the_figure_of_the_card() => Assert.Equal(
-        int.Parse(Figure(@"(\d+) of the first 200"), CultureInfo.InvariantCulture),
+        Card.Number(@"(\d+) of the first 200"),
         Correct(IdxFile.ToImages(IdxFile.Read(Resource("images-idx3")), IdxFile.Read(Resource("labels-idx1")), FashionMnist.ClassNames)));
 
     [Fact]
@@ -44,7 +34,7 @@ public sealed class BaseModelTests
     {
         Assert.SkipUnless(Directory.Exists(FashionMnist.DebianFolder), $"no {FashionMnist.DebianFolder}: install Debian's dataset-fashion-mnist");
         ImageSet test = FashionMnist.Read(FashionMnist.DebianFolder, train: false);
-        double want = double.Parse(Figure(@"Accuracy: ([\d.]+) %"), CultureInfo.InvariantCulture) / 100;
+        double want = Card.Number(@"Accuracy: ([\d.]+) %") / 100;
         Assert.True(want >= 0.88);
         Assert.Equal(want, (double)Correct(test) / test.Count, Close.Accuracy);
     }
@@ -67,11 +57,4 @@ public sealed class BaseModelTests
     }
 
     private static string Resource(string part) => Path.Combine(AppContext.BaseDirectory, "Resources", $"fashion-200-{part}-ubyte.gz");
-
-    private static string Figure(string pattern)
-    {
-        Match match = Regex.Match(Card, pattern);
-        Assert.True(match.Success, $"MODEL_CARD.md has no {pattern}");
-        return match.Groups[1].Value;
-    }
 }

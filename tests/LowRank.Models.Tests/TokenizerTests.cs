@@ -50,6 +50,28 @@ public sealed class TokenizerTests : IDisposable
         Assert.Equal(alone, padded.Select(e => e.Ids.Where((_, i) => e.AttentionMask[i] == 1)));
     }
 
+    /// <summary>A token that may reach across spaces switches the memory of words off.</summary>
+    [Theory]
+    [InlineData("bert_uncased")]
+    [InlineData("llama3_bpe")]
+    [InlineData(BaseModel.TextName)]
+    public void Words_met_before_change_nothing(string name)
+    {
+        string path = name == BaseModel.TextName ? Path.Combine(BaseModel.TextFolder, Tokenizer.FileName) : PathOf(name);
+        JsonNode json = JsonNode.Parse(File.ReadAllText(path))!;
+        json["added_tokens"]!.AsArray().Add(JsonNode.Parse("""{"id": 1, "content": "never met", "normalized": true}"""));
+        File.WriteAllText(Path.Combine(folder, Tokenizer.FileName), json.ToJsonString());
+        (Tokenizer fast, Tokenizer plain) = (Tokenizer.Load(path), Tokenizer.Load(folder));
+        foreach (string text in (ReadOnlySpan<string>)[
+            "the cat and the cat, and  the\tcat\n\nthe cat ", " a \u0301b c\u0301 d", "x\u00A0y x\u00A0y \u3000 z", "\uD800 a \uDC00", "naïve 🙂 naïve 🙂", "日本 語 日本", "a\0 b a\0 b",
+            "[MASK] [CLS]a [MASK]", new string('q', 90) + " " + new string('q', 90), "don't don't  don't", " ", "\n \n"])
+        {
+            TokenEncoding got = fast.Encode(text), want = plain.Encode(text);
+            Assert.Equal(want.Tokens, got.Tokens);
+            Assert.Equal(want.Tokens, fast.Encode(text).Tokens);
+        }
+    }
+
     [Theory]
     [InlineData("model.type", "\"WordLevel\"", "model.type is 'WordLevel', want one of WordPiece, BPE, Unigram")]
     [InlineData("normalizer.type", "\"Upside\"", "normalizer.type is 'Upside', want one of Sequence, BertNormalizer,")]

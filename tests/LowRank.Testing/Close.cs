@@ -36,6 +36,9 @@ public static class Close
     /// <summary>Bound for an accuracy on thousands of images: one whose two largest outputs are nearly equal may go either way with another instruction set.</summary>
     public const double Accuracy = 5e-4;
 
+    /// <summary>Bound for bits a token over some thousands of them, absolute: a card gives three decimals.</summary>
+    public const double Bits = 1e-3;
+
     /// <summary>Bound for one adapted layer in float32: norms, products and scales in a row.</summary>
     public const double Layer = 1e-5;
 

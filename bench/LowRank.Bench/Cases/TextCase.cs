@@ -35,7 +35,8 @@ internal sealed class TextCase : Case
 {
     private const int Layers = 6, Classes = 4;
     private const float Alpha = 16;
-    private const string Bert = $$"""
+    /// <summary>Sizes of MiniLM.</summary>
+    public const string Bert = """
         {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
          "intermediate_size": 1536, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "type_vocab_size": 2, "pad_token_id": 0}
         """;
@@ -207,7 +208,8 @@ internal sealed class TextCase : Case
     {
         using var scope = Torch.NewDisposeScope();
         using var _ = Torch.no_grad();
-        results?.Add(F.normalize(network.Bert("", Layers, theirIds).mean([1]), dim: -1));
+        Torch.Tensor y = F.normalize(network.Bert("", Layers, theirIds).mean([1]), dim: -1);
+        results?.Add(y);
     }
 
     private void Theirs(bool fused, Results? results)

@@ -23,7 +23,7 @@ internal sealed class TorchText(IReadOnlyDictionary<string, Torch.Tensor> weight
     {
         string at = prefix + "embeddings.";
         Torch.Tensor places = weights[at + "position_embeddings.weight"].narrow(0, 0, ids.shape[1]);
-        Torch.Tensor h = Norm(at + "LayerNorm", F.embedding(ids, weights[at + "word_embeddings.weight"]) + weights[at + "token_type_embeddings.weight"][0] + places);
+        Torch.Tensor h = Norm(at + "LayerNorm", Rows(at + "word_embeddings", ids) + weights[at + "token_type_embeddings.weight"][0] + places);
         for (int i = 0; i < layers; i++)
         {
             string layer = $"{prefix}encoder.layer.{i}.", self = layer + "attention.self.";
@@ -38,7 +38,7 @@ internal sealed class TorchText(IReadOnlyDictionary<string, Torch.Tensor> weight
     public Torch.Tensor LlamaLayer(Torch.Tensor ids)
     {
         const string Layer = "layers.0.", Self = Layer + "self_attn.", Mlp = Layer + "mlp.";
-        Torch.Tensor h = F.embedding(ids, weights["embed_tokens.weight"]), x = RmsNorm(Layer + "input_layernorm", h);
+        Torch.Tensor h = Rows("embed_tokens", ids), x = RmsNorm(Layer + "input_layernorm", h);
         Torch.Tensor q = Turned(Heads(Linear(Self + "q_proj", x))), k = Turned(Heads(Linear(Self + "k_proj", x), kvHeads)), v = Heads(Linear(Self + "v_proj", x), kvHeads);
         Torch.Tensor attended = F.scaled_dot_product_attention(q, Repeated(k), Repeated(v), is_casual: true);
         h = Linear(Self + "o_proj", Joined(attended)) + h;
@@ -63,6 +63,8 @@ internal sealed class TorchText(IReadOnlyDictionary<string, Torch.Tensor> weight
         Torch.Tensor rows = x.view(-1, x.shape[^1]);
         return Torch.addmm(F.linear(rows, w, bias), F.linear(rows, f.A), f.B.t(), 1, Scale).view(x.shape[0], x.shape[1], -1);
     }
+
+    private Torch.Tensor Rows(string name, Torch.Tensor ids) => weights[name + ".weight"].index_select(0, ids.flatten()).view(ids.shape[0], ids.shape[1], -1);
 
     private static Torch.Tensor Joined(Torch.Tensor heads) => heads.transpose(1, 2).flatten(2);
 

@@ -24,6 +24,12 @@ internal sealed class AddedTokens
 
     public IReadOnlyList<AddedToken> All { get; }
 
+    /// <summary>True where a token that only the normalised text shows may reach across a space.</summary>
+    public bool HideAcrossSpaces => normalized.Any(ReachesAcrossSpaces);
+
+    /// <summary>True where a text may hold a token that reaches across a space.</summary>
+    public bool ReachAcrossSpaces(string text) => raw.Any(t => ReachesAcrossSpaces(t) && text.Contains(t.Content, StringComparison.Ordinal));
+
     /// <summary>A text as stretches: added tokens with their id, and what lies between, normalised.</summary>
     public List<(AlignedText Text, AddedToken? Token)> Cut(AlignedText text, Action<AlignedText> normalizer)
     {
@@ -101,6 +107,8 @@ internal sealed class AddedTokens
         }
         return found;
     }
+
+    private static bool ReachesAcrossSpaces(AddedToken token) => token.LeftStrip || token.RightStrip || token.Content.Any(char.IsWhiteSpace);
 
     private static bool IsWord(int rune) => Unicode.Category(rune) is UnicodeCategory.UppercaseLetter or UnicodeCategory.LowercaseLetter or UnicodeCategory.TitlecaseLetter or UnicodeCategory.ModifierLetter or UnicodeCategory.OtherLetter
         or UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark or UnicodeCategory.DecimalDigitNumber or UnicodeCategory.LetterNumber or UnicodeCategory.ConnectorPunctuation;

@@ -1,5 +1,3 @@
-using System.Text;
-
 namespace LowRank.Models.Tokenizers;
 
 /// <summary>The post_processor of tokenizer.json: trims offsets and sets special tokens around one text or two.</summary>
@@ -114,12 +112,20 @@ internal sealed class PostProcessor
     private static void TrimSpaces(List<Token> tokens, bool prefix)
     {
         int space = PreTokenizer.LetterOf((byte)' ');
+        bool IsSpace(char c) => c == space || char.IsWhiteSpace(c);
         for (int i = 0; i < tokens.Count; i++)
         {
             Token token = tokens[i];
-            Rune[] runes = [.. token.Text.EnumerateRunes()];
-            bool IsSpace(Rune rune) => rune.Value == space || Rune.IsWhiteSpace(rune);
-            int leading = runes.TakeWhile(IsSpace).Count(), trailing = runes.Reverse().TakeWhile(IsSpace).Count();
+            string text = token.Text;
+            int leading = 0, trailing = 0;
+            while (leading < text.Length && IsSpace(text[leading]))
+            {
+                leading++;
+            }
+            while (trailing < text.Length && IsSpace(text[^(trailing + 1)]))
+            {
+                trailing++;
+            }
             if (leading > 0)
             {
                 // A single one at the beginning was put there: it has no place in the text.

@@ -18,6 +18,7 @@ public sealed class Tokenizer
     private readonly PostProcessor processor;
     private readonly Func<List<string>, List<string>> decoder;
     private readonly Dictionary<int, AddedToken> addedById;
+    private readonly WordMemo? memo;
 
     private Tokenizer(string file, JsonElement json)
     {
@@ -29,6 +30,7 @@ public sealed class Tokenizer
         processor = new PostProcessor(Part("post_processor"));
         decoder = Decoder.Read(Part("decoder"));
         addedById = added.All.GroupBy(t => t.Id).ToDictionary(g => g.Key, g => g.Last());
+        memo = WordMemo.Over(Whole, Part("normalizer"), Part("pre_tokenizer"), added);
     }
 
     /// <summary>Number of ids, added tokens included.</summary>
@@ -117,7 +119,9 @@ public sealed class Tokenizer
         return aligned.ToString();
     }
 
-    private List<Token> Tokens(string text)
+    private List<Token> Tokens(string text) => memo is null || added.ReachAcrossSpaces(text) ? Whole(text).Tokens : memo.Tokens(text);
+
+    private (List<Token> Tokens, int Words) Whole(string text)
     {
         List<Token> tokens = [];
         int word = 0;
@@ -141,7 +145,7 @@ public sealed class Tokenizer
                 word++;
             }
         }
-        return tokens;
+        return (tokens, word);
     }
 
     private (List<List<Token>> First, List<List<Token>> Second) Truncate(List<Token> first, List<Token>? second, Truncation to, bool special)
