@@ -59,14 +59,14 @@ internal sealed record PretrainText : PretrainRecipe
     /// <inheritdoc/>
     public override (PretrainedModel Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
     {
-        byte[] text = Read().Train;
+        (byte[] text, byte[] heldOut) = Read();
+        int tokens = Config.Count("max_position_embeddings"), windows = ((text.Length - 1) / tokens) - 1;
+        if (windows < 1 || heldOut.Length < 2)
+        {
+            throw new UsageException($"pretrain: {Data} has {text.Length} bytes to train on and {heldOut.Length} held out, want at least {(2 * tokens) + 1} and 2 in {Stretches * Lines} lines");
+        }
         var model = TextModel.Create(Config, device, new LoadOptions { Seed = Seed, Pack = false });
         using var optimizer = new AdamW(Trained(model)) { WeightDecay = 0.1, Beta2 = 0.95 };
-        int tokens = model.MostTokens, windows = ((text.Length - 1) / tokens) - 1;
-        if (windows < 1)
-        {
-            throw new UsageException($"pretrain: {Data} has {text.Length} bytes to train on, want at least {(2 * tokens) + 1}");
-        }
         var trainer = new Trainer(optimizer, windows, batch => Loss(model, text, batch), new TrainerOptions
         {
             Epochs = Epochs,

@@ -34,7 +34,7 @@ public sealed class PretrainTests : IDisposable
     {
         string text = Path.Combine(folder, "text.txt"), output = Path.Combine(folder, "out");
         File.WriteAllText(text, "a short text\n");
-        Cli.Fails(ExitCode.Usage, [text, "13 bytes to train on, want at least 513"], "pretrain", output, "--model", BaseModel.TextName, "--data", text);
+        Cli.Fails(ExitCode.Usage, [text, "13 bytes to train on and 0 held out, want at least 513 and 2 in 1280 lines"], "pretrain", output, "--model", BaseModel.TextName, "--data", text);
         Cli.Fails(ExitCode.Usage, ["other"], "pretrain", output, "--model", "other");
         Assert.Contains("LlamaForCausalLM", Cli.Done("pretrain", output, "--model", BaseModel.TextName, "--dry-run").Output, StringComparison.Ordinal);
         Assert.False(Directory.Exists(output));

@@ -39,7 +39,7 @@ public sealed class TextBaseModelTests : IDisposable
     [Fact]
     public void A_sample_that_it_was_not_trained_on_has_the_bits_of_the_card()
     {
-        double got = model.BitsPerToken(Bytes("held-out.txt"));
+        double got = Bits(Bytes("held-out.txt"));
         Assert.Equal(Card.Number(@"([\d.]+) bits a byte on held-out.txt"), got, Close.Bits);
         Assert.True(Card.Number(@"([\d.]+) bits a byte on the held-out twentieth") <= 1.9);
     }
@@ -62,8 +62,8 @@ public sealed class TextBaseModelTests : IDisposable
         const int window = 128, steps = 20;
         int[] log = Bytes("ship-log.txt");
         int[] learnt = log[..(log.Length * 4 / 5)], kept = log[learnt.Length..];
-        double before = model.BitsPerToken(kept);
-        using AdaptedModel adapted = model.Attach(new LoraConfig { Rank = 8, Alpha = 16, Targets = ["all-linear"] });
+        double before = Bits(kept);
+        using AdaptedModel adapted = model.Attach(new LoraConfig { Rank = 8, Alpha = 16, Targets = Names.AllLinear });
         using var optimizer = new AdamW(adapted.Parameters) { LearningRate = 1e-2 };
         var rng = new Rng(1);
         for (int step = 0; step < steps; step++)
@@ -73,8 +73,10 @@ public sealed class TextBaseModelTests : IDisposable
             tape.Backward(Losses.NextToken(model.Forward(new TextBatch(4, ids)).Logits!, ids));
             adapted.Step(optimizer);
         }
-        Assert.True(model.BitsPerToken(kept) < before - 1, $"{before} bits a byte before, {model.BitsPerToken(kept)} after {steps} steps");
+        Assert.True(Bits(kept) < before - 1, $"{before} bits a byte before, {Bits(kept)} after {steps} steps");
     }
+
+    private double Bits(int[] ids) => model.BitsPerToken(ids, cancellation: TestContext.Current.CancellationToken);
 
     private static int[] Bytes(string file) => [.. File.ReadAllBytes(Path.Combine(BaseModel.TextFolder, file))];
 }

@@ -56,20 +56,22 @@ public sealed class TextLikelihoodTests : IDisposable
                 bits -= Math.Log2(Math.Exp(row[ids[start + t + 1]]) / row.Sum(Math.Exp));
             }
         }
-        Assert.Equal(bits / (count - 1), model.BitsPerToken(ids, window), Close.Model);
+        Assert.Equal(bits / (count - 1), Bits(model, ids, window), Close.Model);
     }
 
     [Fact]
     public void What_does_not_fit_is_named()
     {
         using TextModel model = New(7);
-        Assert.Contains("ids has 1 tokens and window is 16", Assert.Throws<ShapeException>(() => model.BitsPerToken([3])).Message, StringComparison.Ordinal);
-        Assert.Contains("window is 17, want at least 2 and 2 .. 16", Assert.Throws<ShapeException>(() => model.BitsPerToken([3, 4], 17)).Message, StringComparison.Ordinal);
+        Assert.Contains("ids has 1 tokens and window is 16", Assert.Throws<ShapeException>(() => Bits(model, [3])).Message, StringComparison.Ordinal);
+        Assert.Contains("window is 17, want at least 2 and 2 .. 16", Assert.Throws<ShapeException>(() => Bits(model, [3, 4], 17)).Message, StringComparison.Ordinal);
         using TextModel bare = TextModel.Create(ModelConfig.Parse(Config.Replace("LlamaForCausalLM", "LlamaModel", StringComparison.Ordinal)), device);
-        Assert.Contains("BitsPerToken: LlamaModel has no language head", Assert.Throws<InvalidOperationException>(() => bare.BitsPerToken([3, 4])).Message, StringComparison.Ordinal);
+        Assert.Contains("BitsPerToken: LlamaModel has no language head", Assert.Throws<InvalidOperationException>(() => Bits(bare, [3, 4])).Message, StringComparison.Ordinal);
         Assert.Contains("model_type is vit, want one of bert,", Assert.Throws<ModelFormatException>(() => TextModel.Create(ModelConfig.Parse("""{"model_type": "vit"}"""), device)).Message, StringComparison.Ordinal);
         Assert.Contains("config.json: ", Assert.Throws<ModelFormatException>(() => ModelConfig.Parse("{")).Message, StringComparison.Ordinal);
     }
+
+    private static double Bits(TextModel model, int[] ids, int window = 0) => model.BitsPerToken(ids, window, TestContext.Current.CancellationToken);
 
     private TextModel New(ulong seed) => TextModel.Create(ModelConfig.Parse(Config), device, new LoadOptions { Seed = seed });
 }
