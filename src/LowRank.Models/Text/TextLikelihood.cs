@@ -3,7 +3,8 @@ namespace LowRank.Models;
 /// <summary>How well a decoder foretells a text.</summary>
 public static class TextLikelihood
 {
-    private const int Rows = 16, Ignored = -100;
+    private const int Rows = 16;
+    private static readonly CrossEntropy Loss = new();
 
     /// <summary>Mean of -log₂ p(token | the tokens before it) over all tokens but the first: bits a token, bits a byte where a token is one. The text is read in
     /// windows that overlap by half, and a token counts in the first that holds it, so that all but the first window's see half a window or more.</summary>
@@ -37,14 +38,14 @@ public static class TextLikelihood
                 for (int t = 0; t < tokens; t++)
                 {
                     bool isNew = start + t >= done;
-                    labels[(row * tokens) + t] = isNew ? ids[start + t + 1] : Ignored;
+                    labels[(row * tokens) + t] = isNew ? ids[start + t + 1] : Loss.Ignore;
                     counted += isNew ? 1 : 0;
                 }
                 done = start + tokens;
             }
             using Scope scope = model.Device.BeginScope();
             Tensor logits = model.Forward(new TextBatch(rows, inputs)).Logits!;
-            nats += counted * new CrossEntropy(Ignored).Apply(logits, scope.Of([labels.Length], labels)).Item();
+            nats += counted * Loss.Apply(logits, scope.Of([labels.Length], labels)).Item();
         }
         return nats / (ids.Length - 1) / Math.Log(2);
     }
