@@ -39,9 +39,9 @@ public sealed class TextBaseModelTests : IDisposable
     [Fact]
     public void A_sample_that_it_was_not_trained_on_has_the_bits_of_the_card()
     {
-        double got = Bits(Bytes("held-out.txt"));
-        Assert.Equal(Card.Number(@"([\d.]+) bits a byte on held-out.txt"), got, Close.Bits);
-        Assert.True(Card.Number(@"([\d.]+) bits a byte on the held-out twentieth") <= 1.9);
+        double want = Card.Number(@"([\d.]+) bits a byte on held-out.txt");
+        Assert.True(want <= 1.9);
+        Assert.Equal(want, Bits(Bytes("held-out.txt")), Close.Bits);
     }
 
     [Fact]
