@@ -63,7 +63,7 @@ internal sealed class Lora : Adapter
     }
 
     /// <summary>A, B and s.</summary>
-    internal LoraPair Pair => new(a, b, scale);
+    internal LoraPair Pair => new(a, b, Scale);
 
     public override string? WhyNotMergeable => noBias is null ? null : "lora_B has a bias and the layer has none to merge it into";
 
