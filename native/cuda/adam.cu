@@ -158,7 +158,7 @@ template <class F> LR_DEV void lr_rows(const Factors& of, F f) {
 
 LR_DEV float lr_fresh(const AdafactorArgs& a) { return static_cast<float>(pow(lr_pace(a).step, -a.decay)); }
 
-LR_KERNEL(adafactor_rows, Planned<AdafactorArgs>, 256, 4) {
+LR_KERNEL(adafactor_rows, Planned<AdafactorArgs>, 256, 3) {
     double* shared = reinterpret_cast<double*>(LR_SMEM); // [256]
     const Factors of = lr_factors(p);
     const float clip = lr_clip(p.op.norm2, p.op.max_norm), fresh = lr_fresh(p.op);

@@ -9,7 +9,7 @@ namespace LowRank.Cli;
 /// <param name="Name">The word.</param>
 /// <param name="LearningRate">Of AdamW, where the user gives none.</param>
 /// <param name="Config">The adapter's settings; null where weights of the model itself are trained.</param>
-internal sealed record FineTuneMethod(string Name, double LearningRate, Func<FineTuneOptions, LoraConfig>? Config)
+internal sealed record FineTuneMethod(string Name, double LearningRate, Func<FineTuneOptions, AdapterConfig>? Config)
 {
     /// <summary>Every way there is.</summary>
     public static IReadOnlyList<FineTuneMethod> All { get; } =
@@ -19,6 +19,10 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         new("rslora", 1e-3, o => Lora(o) with { RankStabilized = true }),
         new("pissa", 1e-3, o => Lora(o) with { Init = LoraInit.Pissa }),
         new("olora", 1e-3, o => Lora(o) with { Init = LoraInit.Olora }),
+        new("loha", 2e-3, o => new LohaConfig { Rank = o.Rank, Alpha = o.Alpha }),
+        new("lokr", 2e-3, o => new LokrConfig { Rank = o.Rank, Alpha = o.Alpha }),
+        new("vera", 1e-2, o => new VeraConfig { Rank = o.Rank, Dropout = o.Dropout }),
+        new("ia3", 1e-2, _ => new Ia3Config()),
         new("head", 1e-2, null),
         new("full", 5e-4, null),
     ];
@@ -30,6 +34,16 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
     /// <exception cref="AdapterConfigException">There is none: lists those there are.</exception>
     public static FineTuneMethod Of(string name) => All.FirstOrDefault(m => m.Name == name)
         ?? throw new AdapterConfigException($"FineTuneMethod: method is {name}, want one of {Names}");
+
+    /// <summary>The adapter's settings, or null where weights of the model itself are trained.</summary>
+    /// <exception cref="AdapterConfigException">An option is set that the method does not have: names it.</exception>
+    public AdapterConfig? Make(FineTuneOptions options)
+    {
+        AdapterConfig? config = Config?.Invoke(options);
+        return options.LoraPlus is not null && config is not LoraConfig ? throw new AdapterConfigException($"FineTuneMethod: LoRA+ is asked for beside method {Name}, want a method with A and B")
+            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
+            : config;
+    }
 
     private static LoraConfig Lora(FineTuneOptions options) => new() { Rank = options.Rank, Alpha = options.Alpha, Dropout = options.Dropout };
 }

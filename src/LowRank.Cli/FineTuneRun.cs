@@ -30,10 +30,7 @@ internal sealed class FineTuneRun : IDisposable
         options.Check();
         this.options = options;
         FineTuneMethod method = FineTuneMethod.Of(options.Method);
-        if (options.LoraPlus is not null && method.Config is null)
-        {
-            throw new AdapterConfigException($"FineTuneRun: LoRA+ is asked for beside method {method.Name}, want a method with A and B");
-        }
+        AdapterConfig? adapter = method.Make(options);
         string folder = modelFolder = BaseModel.Folder(model);
         ModelConfig config = ModelConfig.Read(folder);
         bool sameHead = task.Classes is null || (config.Architecture.EndsWith("Classification", StringComparison.Ordinal) && config.ClassNames.SequenceEqual(task.Classes));
@@ -45,9 +42,9 @@ internal sealed class FineTuneRun : IDisposable
         {
             throw new UsageException($"FineTuneRun: method is {method.Name}, and {Task.Samples} without classes have no head of their own to train; want an adapter, or full");
         }
-        if (method.Config is not null)
+        if (adapter is not null)
         {
-            Adapted = Model.Attach(method.Config(options) with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = heads.Count == 0 ? null : [.. heads], TaskType = Task.TaskType, BaseModel = model }, options.Seed);
+            Adapted = Model.Attach(adapter with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = heads.Count == 0 ? null : [.. heads], TaskType = Task.TaskType, BaseModel = model }, options.Seed);
         }
         Parameters = Adapted?.Parameters ?? (method.Name == "full" ? Model.TrainAll() : Model.TrainHead(heads));
         foreach (Parameter p in Parameters.Where(p => p.Value.Shape.Rank == 1))

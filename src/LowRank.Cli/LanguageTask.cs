@@ -54,7 +54,7 @@ internal sealed record LanguageTask(Tokenizer Tokenizer, TextChoice Asked) : Tex
     protected override Tensor Loss(TextModel model, Sample[] samples, FineTuneOptions options)
     {
         (TextBatch batch, int[] labels) = Pad(model, samples);
-        return Losses.NextToken(model.Forward(batch).Logits!, labels, options.LabelSmoothing);
+        return model.NextWordLoss(batch, Losses.Shifted(labels, batch.Tokens), options.LabelSmoothing);
     }
 
     /// <inheritdoc/>

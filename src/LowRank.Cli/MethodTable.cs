@@ -54,11 +54,11 @@ internal static class MethodTable
     /// <summary>The architectures as the README shows them.</summary>
     public static string Models()
     {
-        StringBuilder text = new("| model | heads held to golden outputs and gradients | heads without a golden case | generation | adapters |\n|---|---|---|---|---|\n");
+        StringBuilder text = new("| model | heads held to golden outputs and gradients | heads without a golden case | generation | layers for adapters |\n|---|---|---|---|---|\n");
         foreach (ArchitectureFacts model in PretrainedModel.Facts)
         {
             string others = model.Others.Count == 0 ? "–" : string.Join(", ", model.Others);
-            text.Append($"| {model.ModelType} | {string.Join(", ", model.Held)} | {others} | {(model.Generates ? "golden" : "–")} | every linear layer, {(model.ModelType == "vit" ? "patches" : "embeddings")}, norms |\n");
+            text.Append($"| {model.ModelType} | {string.Join(", ", model.Held)} | {others} | {(model.Generates ? "golden" : "–")} | {model.Adapts} |\n");
         }
         return text.ToString();
     }

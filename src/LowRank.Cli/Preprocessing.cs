@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using LowRank.Adapters;
 using LowRank.Formats;
@@ -59,18 +60,19 @@ internal sealed record Preprocessing
         };
     }
 
-    /// <summary>The settings of a folder, or null where it has none.</summary>
+    /// <summary>The settings of a folder, or null where it has none: nothing was trained there from images.</summary>
     /// <exception cref="ModelFormatException">The file is damaged or contradicts itself.</exception>
     public static Preprocessing? Read(string folder)
     {
-        string path = Path.Combine(folder, FileName);
-        if (!File.Exists(path))
+        JsonObject whole = LowRankFile.Read(folder);
+        if (!whole.ContainsKey("channels"))
         {
             return null;
         }
+        string path = Path.Combine(folder, FileName);
         try
         {
-            Preprocessing read = JsonSerializer.Deserialize(File.ReadAllBytes(path), PreprocessingJson.Default.Preprocessing) ?? throw new JsonException("the file holds null");
+            Preprocessing read = whole.Deserialize(PreprocessingJson.Default.Preprocessing)!;
             bool fits = read.Channels is 1 or 3 && read.Height is > 0 and < 1 << 16 && read.Width is > 0 and < 1 << 16 && read.Mean.Count == read.Channels
                 && read.Deviation.Count == read.Channels && read.Mean.All(float.IsFinite) && read.Deviation.All(d => d > 0 && float.IsFinite(d)) && read.Classes.Count > 0;
             return fits ? read : throw new ModelFormatException($"Preprocessing: {path}: sizes, mean, deviation and classes do not fit together; train again, or copy the file from the folder it came from") { File = path };

@@ -61,6 +61,9 @@ internal sealed record Pretrain : PretrainRecipe
     };
 
     /// <inheritdoc/>
+    public override string Samples => "images";
+
+    /// <inheritdoc/>
     public override string Network => $"{Config}";
 
     /// <inheritdoc/>

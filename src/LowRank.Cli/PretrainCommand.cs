@@ -34,7 +34,7 @@ internal static class PretrainCommand
                 return Task.FromResult(ExitCode.Done);
             }
             using Device on = DeviceList.Open(parsed.GetValue(device)!);
-            (PretrainedModel trained, TrainingResult result) = TrainingDisplay.Show(parsed.GetValue(quiet), display => recipe.Run(on, parsed.GetValue(resume), display.Add("pretrain"), cancellation));
+            (PretrainedModel trained, TrainingResult result) = TrainingDisplay.Show(parsed.GetValue(quiet), display => recipe.Run(on, parsed.GetValue(resume), display.Add("pretrain", recipe.Samples), cancellation));
             using (trained)
             {
                 trained.Save(folder, DType.BF16);

@@ -19,6 +19,9 @@ internal abstract record PretrainRecipe
     /// <summary>Where checkpoints go; null keeps none.</summary>
     public string? CheckpointFolder { get; init; }
 
+    /// <summary>What it learns from, in the plural.</summary>
+    public abstract string Samples { get; }
+
     /// <summary>Sizes of the network, for a dry run.</summary>
     public abstract string Network { get; }
 

@@ -54,6 +54,9 @@ internal sealed record PretrainText : PretrainRecipe
     public static ModelConfig Config { get; } = ModelConfig.Parse(ConfigText);
 
     /// <inheritdoc/>
+    public override string Samples => "windows";
+
+    /// <inheritdoc/>
     public override string Network => ConfigText;
 
     /// <inheritdoc/>

@@ -38,7 +38,8 @@ public sealed class Tape : Scope
             {
                 using var second = new Tape(this, drawn, again: true);
                 second.Backward(f(x), dy);
-            }));
+            }
+            ));
         }
         return y;
     }

@@ -15,10 +15,10 @@ public abstract class PretrainedModel : Model
     private static readonly SortedDictionary<string, Architecture> Architectures = new(
         new Architecture[]
         {
-            new(new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, ["image classification", Bare], [], Generates: false), VisionTransformer.Load, null),
-            Clip("clip", ["texts and images compared"], []),
-            Clip("clip_text_model", [Projected], [Bare]),
-            Clip("clip_vision_model", [Projected], [Bare]),
+            new(new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, ["image classification", Bare], [], Generates: false) { Adapts = "linear, patches, norms" }, VisionTransformer.Load, null),
+            Clip("clip", ["texts and images compared"], [], "linear, embeddings, patches, norms"),
+            Clip("clip_text_model", [Projected], [Bare], "linear, embeddings, norms"),
+            Clip("clip_vision_model", [Projected], [Bare], "linear, patches, norms"),
             Text("bert", [Class, Masked, Bare], [], (c, d, o, s) => new Bert(c, d, o, s)),
             Text("roberta", [Class, Masked], [Bare], (c, d, o, s) => new Roberta(c, d, o, s)),
             Text("distilbert", [Class], [Masked, Bare], (c, d, o, s) => new DistilBert(c, d, o, s)),
@@ -28,8 +28,8 @@ public abstract class PretrainedModel : Model
             Text("qwen2", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("qwen3", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("phi3", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
-            Text("gemma2", [Next], [Class, Bare], (c, d, o, s) => new Gemma(c, d, o, s)),
-            Text("gemma3_text", [Next], [Class, Bare], (c, d, o, s) => new Gemma(c, d, o, s)),
+            Text("gemma2", [Next], [Class, Bare], (c, d, o, s) => new Gemma(c, d, o, s), "linear, embeddings"),
+            Text("gemma3_text", [Next], [Class, Bare], (c, d, o, s) => new Gemma(c, d, o, s), "linear, embeddings"),
             Text("gpt_neox", [Next], [Class, Bare], (c, d, o, s) => new GptNeoX(c, d, o, s)),
             Text("opt", [Next], [Class, Bare], (c, d, o, s) => new Opt(c, d, o, s)),
         }.ToDictionary(a => a.Facts.ModelType),
@@ -243,15 +243,15 @@ public abstract class PretrainedModel : Model
         (source, staging) = (null, null);
     }
 
-    private static Architecture Clip(string type, string[] held, string[] others) =>
-        new(new ArchitectureFacts(type, held, others, Generates: false), Models.Clip.Load, null);
+    private static Architecture Clip(string type, string[] held, string[] others, string adapts) =>
+        new(new ArchitectureFacts(type, held, others, Generates: false) { Adapts = adapts }, Models.Clip.Load, null);
 
     /// <summary>How to make a new text model of a config's type.</summary>
     private protected static Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> Maker(ModelConfig config) =>
         Architectures.GetValueOrDefault(config.ModelType)?.Make ?? throw config.Wrong("model_type", config.ModelType, $"one of {string.Join(", ", Architectures.Values.Where(a => a.Make is not null).Select(a => a.Facts.ModelType))}");
 
-    private static Architecture Text(string type, string[] held, string[] others, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> make) =>
-        new(new ArchitectureFacts(type, held, others, Generates: held.Contains(Next)), (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => make(config, device, o, source)), make);
+    private static Architecture Text(string type, string[] held, string[] others, Func<ModelConfig, Device, LoadOptions, WeightSource, TextModel> make, string adapts = "linear, embeddings, norms") =>
+        new(new ArchitectureFacts(type, held, others, Generates: held.Contains(Next)) { Adapts = adapts }, (folder, device, options) => TextModel.Load(folder, device, options, (config, source, o) => make(config, device, o, source)), make);
 
     private Place Here(Place place) => repetition?.Of(place) ?? place;
 
@@ -287,4 +287,8 @@ internal sealed record Repetition(IReadOnlyDictionary<string, Parameter> Before,
 /// <param name="Held">What may stand behind the layers and is held to golden/models: outputs and the gradients of all weights, in float64 and float32.</param>
 /// <param name="Others">What may stand there too, of the same parts, without a golden case of its own.</param>
 /// <param name="Generates">Continues texts with a cache of keys and values.</param>
-public sealed record ArchitectureFacts(string ModelType, IReadOnlyList<string> Held, IReadOnlyList<string> Others, bool Generates);
+public sealed record ArchitectureFacts(string ModelType, IReadOnlyList<string> Held, IReadOnlyList<string> Others, bool Generates)
+{
+    /// <summary>Layers that an adapter may take.</summary>
+    public required string Adapts { get; init; }
+}

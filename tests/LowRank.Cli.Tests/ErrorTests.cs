@@ -22,6 +22,7 @@ public sealed class ErrorTests : IDisposable
         { "--targets (", ExitCode.Usage, "is no regular expression" },
         { "--method adalora", ExitCode.Usage, "method is adalora, want one of lora, dora, rslora" },
         { "--method head --lora-plus 4", ExitCode.Usage, "LoRA+ is asked for beside method head" },
+        { "--method ia3 --dropout 0.1", ExitCode.Usage, "dropout is 0.1 beside method ia3" },
         { "--lora-plus 0", ExitCode.Usage, "ratio 0" },
         { "--epochs 0", ExitCode.Usage, "epochs is 0, want at least 1" },
         { "--batch-size 0", ExitCode.Usage, "batch-size is 0, want at least 1" },

@@ -55,7 +55,8 @@ public class ResumeTests
     {
         using var folder = new TemporaryFolder();
         Trainer Continue(SmallRun run, Optimizer optimizer, Queue<double> scores) => new(
-            optimizer, SmallRun.Samples, run.Loss, Options with { Epochs = 9, CheckpointFolder = folder.Path, Patience = patience }) { Evaluate = scores.Dequeue };
+            optimizer, SmallRun.Samples, run.Loss, Options with { Epochs = 9, CheckpointFolder = folder.Path, Patience = patience })
+        { Evaluate = scores.Dequeue };
         var scores = new Queue<double>(Scores);
         using (var run = new SmallRun())
         {
