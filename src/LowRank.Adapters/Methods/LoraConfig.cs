@@ -198,7 +198,7 @@ public sealed record LoraConfig() : AdapterConfig("LORA")
         {
             throw Bad("r", Rank, "an even rank for init_lora_weights orthogonal");
         }
-        if (LayerReplication?.FirstOrDefault(pair => pair.Count != 2 || pair[0] < 0 || pair[1] <= pair[0] || pair[1] > MostLayers) is { } wrong)
+        if (LayerReplication?.Select(pair => pair ?? []).FirstOrDefault(pair => pair is not [>= 0 and var first, <= MostLayers and var end] || end <= first) is { } wrong)
         {
             throw Bad("layer_replication", $"[{string.Join(", ", wrong)}]", "pairs [first, end] of layers with first below end");
         }
