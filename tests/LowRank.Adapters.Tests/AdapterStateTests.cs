@@ -50,8 +50,9 @@ public class AdapterStateTests
     public void Merging_computes_the_same_and_unmerging_restores_every_bit(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
+        bool[] files = deviceName == "cpu" ? [false, true] : [false];       // where the original is kept does not depend on the device
         foreach ((DType type, bool pack, bool file) in
-            from type in row.Types from pack in (bool[])[false, true] from file in (bool[])[false, true] where row.Kind == SiteKind.Linear || !pack select (type, pack, file))
+            from type in row.Types from pack in (bool[])[false, true] from file in files where row.Kind == SiteKind.Linear || !pack select (type, pack, file))
         {
             using Device device = Devices.Open(deviceName, type);
             using OneLayer model = row.Model(device, type, pack);
