@@ -219,8 +219,8 @@ void factored_moments() {
     const double lr = 1e-2, decay = 0.8, eps1 = 1e-7, eps2 = 1e-3, threshold = 1, fresh = pow(7, -decay);
     Buffer p = random_buffer(LR_F32, 2500), row(LR_F32, 80), col(LR_F32, 120);
     const Buffer g = random_buffer(LR_F32, 2500);
-    for (int64_t i = 0; i < row.count; ++i) row.put(i, uniform());
-    for (int64_t i = 0; i < col.count; ++i) col.put(i, uniform());
+    for (int64_t i = 0; i < row.count; ++i) row.put(i, fabs(uniform()));
+    for (int64_t i = 0; i < col.count; ++i) col.put(i, fabs(uniform()));
     std::vector<double> p1, row1, col1;
     for (int64_t i = 0; i < p.count; ++i) p1.push_back(p[i]);
     for (int64_t i = 0; i < row.count; ++i) row1.push_back(row[i]);
