@@ -16,8 +16,9 @@ public sealed partial class AdaptedModel
     /// it was trained to.</summary>
     public IReadOnlyList<string> BaseDifferences { get; private set; } = [];
 
-    /// <summary>Writes the adapter as PEFT does, and beside its files what it was trained on (<see cref="BaseFingerprint"/>). A method that changed the base weights (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which
-    /// goes with the original base, unless <paramref name="keepInit"/> is set: then a reader must repeat the init to the last bit.</summary>
+    /// <summary>Writes the adapter as PEFT does, and beside its files what it was trained on (<see cref="BaseFingerprint"/>). A method that changed the base
+    /// weights (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which goes with the original base, unless <paramref name="keepInit"/> is set: then a
+    /// reader must repeat the init to the last bit.</summary>
     /// <param name="folder">The folder; made where there is none.</param>
     /// <param name="name">Name of the adapter; any but <c>default</c> goes to a sub-folder.</param>
     /// <param name="keepInit">Write A and B as they are.</param>

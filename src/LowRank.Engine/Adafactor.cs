@@ -56,7 +56,7 @@ public sealed class Adafactor : Optimizer
             Progress = step.Progress,
             Lr = LearningRate,
             Decay = MomentDecay,
-            Eps1 = Epsilon ?? (Pack.Values.DType == DType.F64 ? Math.BitIncrement(1.0) - 1 : MathF.BitIncrement(1f) - 1),
+            Eps1 = Epsilon ?? Pack.Values.DType.Epsilon(),
             Eps2 = LeastSize,
             Threshold = Threshold,
             MaxNorm = MaxGradientNorm,

@@ -37,4 +37,7 @@ public static class DTypes
 
     /// <summary>The type of parameters, their gradients and saved values beside activations of this type: F64 for F64, else F32.</summary>
     public static DType ForParameters(this DType activations) => activations == DType.F64 ? DType.F64 : DType.F32;
+
+    /// <summary>From 1 to the next number of F32, or of F64.</summary>
+    public static double Epsilon(this DType type) => type == DType.F64 ? Math.BitIncrement(1.0) - 1 : MathF.BitIncrement(1f) - 1;
 }

@@ -157,25 +157,6 @@ public sealed class GaLore : Optimizer
         Add = add ? 1u : 0u,
     });
 
-    /// <summary>The vectors of a factor, rows or columns, each turned so that its entry of largest magnitude is positive.</summary>
-    private static double[] Signed(double[] factor, int vectors, int length, bool rows)
-    {
-        for (int v = 0; v < vectors; v++)
-        {
-            int At(int i) => rows ? (v * length) + i : (i * vectors) + v;
-            double largest = 0;
-            for (int i = 0; i < length; i++)
-            {
-                largest = Math.Abs(factor[At(i)]) > Math.Abs(largest) ? factor[At(i)] : largest;
-            }
-            for (int i = 0; i < length && largest < 0; i++)
-            {
-                factor[At(i)] = -factor[At(i)];
-            }
-        }
-        return factor;
-    }
-
     private (bool Left, bool Right, int Rank) Sides(Shape shape)
     {
         bool tall = shape[0] >= shape[1], right = Side switch
@@ -205,13 +186,16 @@ public sealed class GaLore : Optimizer
         if (left)
         {
             int m = p.Value.Shape[0], columns = factors.U.Shape[1];
-            double[] u = factors.U.ToDoubles();
-            Pack.StateOf(OnLeft, p).Set(Signed([.. Enumerable.Range(0, m * rank).Select(i => u[(i / rank * columns) + (i % rank)])], rank, m, rows: false));
+            double[] u = factors.U.ToDoubles(), vectors = [.. Enumerable.Range(0, rank * m).Select(i => u[(i % m * columns) + (i / m)])];
+            Svd.TurnPositive(vectors, m);
+            Pack.StateOf(OnLeft, p).Set([.. Enumerable.Range(0, m * rank).Select(i => vectors[(i % rank * m) + (i / rank)])]);
         }
         if (right)
         {
             int n = p.Value.Shape[1];
-            Pack.StateOf(OnRight, p).Set(Signed(factors.Vt.ToDoubles()[..(rank * n)], rank, n, rows: true));
+            double[] vectors = factors.Vt.ToDoubles()[..(rank * n)];
+            Svd.TurnPositive(vectors, n);
+            Pack.StateOf(OnRight, p).Set(vectors);
         }
     }
 

@@ -51,7 +51,8 @@ internal sealed class IncrementalPca(Device device, int count, int width)
         using Scope scope = device.BeginScope();
         SvdFactors factors = Svd.Of(scope.Of([stacked.Length / width, width], stacked), scope, count);
         SingularValues = factors.S.ToDoubles();
-        Components = Turned(factors.Vt.ToDoubles());
+        Components = factors.Vt.ToDoubles();
+        Svd.TurnPositive(Components, width);
         double whole = Variance.Sum() * all;
         ExplainedVarianceRatio = [.. SingularValues.Select(s => s * s / whole)];
         ExplainedVariance = [.. SingularValues.Select(s => s * s / (all - 1))];
@@ -63,23 +64,5 @@ internal sealed class IncrementalPca(Device device, int count, int width)
         {
             yield return batch[i];
         }
-    }
-
-    private double[] Turned(double[] components)
-    {
-        for (int first = 0; first < components.Length; first += width)
-        {
-            Span<double> row = components.AsSpan(first, width);
-            double largest = 0;
-            foreach (double v in row)
-            {
-                largest = Math.Abs(v) > Math.Abs(largest) ? v : largest;
-            }
-            for (int j = 0; largest < 0 && j < width; j++)
-            {
-                row[j] = -row[j];
-            }
-        }
-        return components;
     }
 }

@@ -28,6 +28,26 @@ public static unsafe class Svd
         return a.DType == DType.F32 ? Of(Dense<float>.Of(Name, "a", a), scope, kept) : Of(Dense<double>.Of(Name, "a", a), scope, kept);
     }
 
+    /// <summary>Turns every row so that its entry of largest magnitude is positive: singular vectors leave their sign free, and methods that use one side alone
+    /// fix it on that side.</summary>
+    /// <param name="vectors">[count, length].</param>
+    /// <param name="length">Of a row.</param>
+    public static void TurnPositive(Span<double> vectors, int length)
+    {
+        for (; vectors.Length > 0; vectors = vectors[length..])
+        {
+            double largest = 0;
+            foreach (double v in vectors[..length])
+            {
+                largest = Math.Abs(v) > Math.Abs(largest) ? v : largest;
+            }
+            for (int i = 0; i < length && largest < 0; i++)
+            {
+                vectors[i] = -vectors[i];
+            }
+        }
+    }
+
     /// <summary>The same on spans: a [m,n] → u [m,k], s [k], vt [k,n], k = min(m, n).</summary>
     /// <exception cref="ShapeException">A shape or the element type does not fit.</exception>
     /// <exception cref="NumericException">a holds NaN or infinity.</exception>

@@ -4,7 +4,7 @@ namespace LowRank.Models;
 public static class TextLikelihood
 {
     private const int Rows = 16;
-    private static readonly CrossEntropy Loss = new();
+    private static readonly int Ignored = new CrossEntropy().Ignore;
 
     /// <summary>Mean of -log₂ p(token | the tokens before it) over all tokens but the first: bits a token, bits a byte where a token is one. The text is read in
     /// windows that overlap by half, and a token counts in the first that holds it, so that all but the first window's see half a window or more.</summary>
@@ -38,14 +38,13 @@ public static class TextLikelihood
                 for (int t = 0; t < tokens; t++)
                 {
                     bool isNew = start + t >= done;
-                    labels[(row * tokens) + t] = isNew ? ids[start + t + 1] : Loss.Ignore;
+                    labels[(row * tokens) + t] = isNew ? ids[start + t + 1] : Ignored;
                     counted += isNew ? 1 : 0;
                 }
                 done = start + tokens;
             }
             using Scope scope = model.Device.BeginScope();
-            Tensor logits = model.Forward(new TextBatch(rows, inputs)).Logits!;
-            nats += counted * Loss.Apply(logits, scope.Of([labels.Length], labels)).Item();
+            nats += counted * model.NextWordLoss(new TextBatch(rows, inputs), labels).Item();
         }
         return nats / (ids.Length - 1) / Math.Log(2);
     }

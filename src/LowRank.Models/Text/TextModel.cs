@@ -144,10 +144,7 @@ public abstract class TextModel : PretrainedModel
     /// <exception cref="ShapeException">A target is out of range, or there is not one a token.</exception>
     public Tensor NextWordLoss(TextBatch batch, ReadOnlySpan<int> targets, double smoothing = 0)
     {
-        if (Head != TextHead.CausalLanguage)
-        {
-            throw new InvalidOperationException($"NextWordLoss: {TransformersClass} has no language head, want a model that predicts the next token");
-        }
+        RequireLanguageHead("NextWordLoss");
         Tensor last = Hidden(batch), ids = Device.Current!.Of([targets.Length], targets);
         return !head!.IsAdapted
             ? new LinearCrossEntropy(Smoothing: smoothing, SoftCap: LogitCap).Apply(last, head.Weight, ids, head.Bias?.Value)

@@ -19,7 +19,7 @@ internal static class InverseGram
         }
         double[] values = new double[r], vectors = new double[r * r], inverse = new double[r * r];
         Eigh.Of(gram.AsMatrix(r, r), values, vectors.AsMatrix(r, r));
-        double unit = factor.DType == DType.F64 ? Math.BitIncrement(1.0) - 1 : MathF.BitIncrement(1f) - 1, least = r * unit * values.Max(Math.Abs);
+        double least = r * factor.DType.Epsilon() * values.Max(Math.Abs);
         for (int i = 0; i < r * r; i++)
         {
             for (int k = 0; k < r; k++)
