@@ -2,6 +2,7 @@
 #include "../cpu/abi.h"
 #include "block.h"
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <stdlib.h>
@@ -125,21 +126,42 @@ constexpr size_t Page = 4096;
 
 size_t pages(size_t bytes) { return (bytes + Page - 1) / Page * Page; }
 
+// Memory that blocks have given back, by size: a launch starts its threads anew, so without this every launch would fault its pages in again.
+struct Spare {
+    std::mutex guard;
+    std::map<size_t, std::vector<unsigned char*>> bySize;
+};
+Spare& spare() {
+    static Spare& all = *new Spare; // never destroyed: a launch may still run when the process ends
+    return all;
+}
+
 unsigned char* claim(size_t bytes) {
+    bytes = pages(bytes);
+    {
+        std::lock_guard<std::mutex> lock(spare().guard);
+        std::vector<unsigned char*>& same = spare().bySize[bytes];
+        if (!same.empty()) {
+            unsigned char* memory = same.back();
+            same.pop_back();
+            return memory;
+        }
+    }
 #ifdef LR_GUARD_PAGES
-    auto* all = static_cast<unsigned char*>(mmap(nullptr, pages(bytes) + 2 * Page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (all == MAP_FAILED || mprotect(all + Page, pages(bytes), PROT_READ | PROT_WRITE)) abort();
+    auto* all = static_cast<unsigned char*>(mmap(nullptr, bytes + 2 * Page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (all == MAP_FAILED || mprotect(all + Page, bytes, PROT_READ | PROT_WRITE)) abort();
     return all + Page;
 #else
-    return static_cast<unsigned char*>(aligned_alloc(Page, pages(bytes)));
+    return static_cast<unsigned char*>(aligned_alloc(Page, bytes));
 #endif
 }
-void release(unsigned char* memory, [[maybe_unused]] size_t bytes) {
-#ifdef LR_GUARD_PAGES
-    munmap(memory - Page, pages(bytes) + 2 * Page);
-#else
-    free(memory);
+void release(unsigned char* memory, size_t bytes) {
+    bytes = pages(bytes);
+#ifdef LR_ASAN
+    __asan_unpoison_memory_region(memory, bytes); // marks of shared memory's end, and of frames that a failed launch abandoned
 #endif
+    std::lock_guard<std::mutex> lock(spare().guard);
+    spare().bySize[bytes].push_back(memory);
 }
 
 // Shared memory of `bytes`, 1024-aligned; with guard pages its end lies on one, as far as the alignment allows.
@@ -168,26 +190,9 @@ void release_shared(unsigned char* memory, uint32_t bytes) {
     release(memory, shared_size(bytes));
 }
 
-struct Stacks {
-    std::vector<char*> spare;
-    ~Stacks() {
-        for (char* s : spare) release(reinterpret_cast<unsigned char*>(s), StackBytes);
-    }
-    char* take() {
-        if (spare.empty()) return reinterpret_cast<char*>(claim(StackBytes));
-        char* s = spare.back();
-        spare.pop_back();
-#ifdef LR_ASAN
-        __asan_unpoison_memory_region(s, StackBytes); // a thread that a failed launch abandoned leaves the marks of its frames
-#endif
-        return s;
-    }
-};
-thread_local Stacks stacks;
-
 void start(Fibre& f, uint32_t thread) {
     f.thread = thread;
-    f.stack = stacks.take();
+    f.stack = reinterpret_cast<char*>(claim(StackBytes));
 #if defined(__x86_64__)
     void** top = reinterpret_cast<void**>(f.stack + StackBytes - 64);
     *--top = nullptr;
@@ -229,7 +234,7 @@ void prepare(Block& b, const Launch& launch, Dim index) {
 }
 
 void finish(Block& b) {
-    for (Fibre& f : b.fibres) stacks.spare.push_back(f.stack);
+    for (Fibre& f : b.fibres) release(reinterpret_cast<unsigned char*>(f.stack), StackBytes);
     release_shared(b.shared, b.shared_bytes);
     b.shared = nullptr;
 }

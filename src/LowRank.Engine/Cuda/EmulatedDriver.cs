@@ -90,14 +90,11 @@ internal sealed unsafe class EmulatedDriver : CudaDriver
     /// <summary>The schedule of the launches that follow.</summary>
     public EmulatorSchedule Schedule { get; set; }
 
-    // NaN: what no kernel has written shows.
     protected override nint TryAllocate(nuint bytes)
     {
         try
         {
-            void* block = NativeMemory.AlignedAlloc(bytes, 4096);
-            NativeMemory.Fill(block, bytes, 0xFF);
-            return (nint)block;
+            return (nint)NativeMemory.AlignedAlloc(bytes, 4096);
         }
         catch (OutOfMemoryException)
         {
