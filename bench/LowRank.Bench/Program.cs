@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using LowRank.Bench.Methods;
 using LowRank.Oracle;
 
 namespace LowRank.Bench;
@@ -45,12 +46,39 @@ public static class Program
         var table = new Command("table", "The results as Markdown.") { file, into };
         table.SetAction(parsed => Print(Report.Read(parsed.GetValue(file)!), parsed.GetValue(into)));
         root.Add(table);
+        var method = new Argument<string?>("name") { Description = "An experiment; without it their names are listed.", Arity = ArgumentArity.ZeroOrOne };
+        var methods = new Command("methods", "Experiments of single methods, scaled down.") { method };
+        methods.SetAction((parsed, stop) => Task.FromResult(Try(parsed.GetValue(method), stop)));
+        root.Add(methods);
         ParseResult command = root.Parse(args.Length == 0 ? ["--help"] : args);
         foreach (var error in command.Errors)
         {
             Console.Error.WriteLine(error.Message);
         }
         return command.Errors.Count > 0 ? Usage : command.Invoke(new InvocationConfiguration { ProcessTerminationTimeout = TimeSpan.FromSeconds(60) });
+    }
+
+    private static int Try(string? name, CancellationToken stop)
+    {
+        if (name is null)
+        {
+            Console.Write(string.Concat(Experiments.All.Select(e => $"{e.Name}: {e.Description}\n")));
+            return Done;
+        }
+        if (Experiments.Find(name) is not { } experiment)
+        {
+            Console.Error.WriteLine($"name is '{name}', want one of {string.Join(", ", Experiments.All.Select(e => e.Name))}");
+            return Usage;
+        }
+        try
+        {
+            Console.Write(experiment.Run(stop));
+            return Done;
+        }
+        catch (OperationCanceledException)
+        {
+            return Cancelled;
+        }
     }
 
     private static int Print(Report report, string? into)

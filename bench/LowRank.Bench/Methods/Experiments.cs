@@ -1,0 +1,19 @@
+namespace LowRank.Bench.Methods;
+
+/// <summary>A sheet's experiment, scaled down so that it runs in minutes on two cores: it prints a table, and bench/methods/NAME.md tells of it.</summary>
+/// <param name="Name">As the command line calls it.</param>
+/// <param name="Description">What it shows.</param>
+/// <param name="Run">Runs it and gives the table as Markdown.</param>
+public sealed record Experiment(string Name, string Description, Func<CancellationToken, string> Run);
+
+/// <summary>The experiments by name: one file a method, one line here.</summary>
+public static class Experiments
+{
+    /// <summary>Every experiment.</summary>
+    public static IReadOnlyList<Experiment> All { get; } =
+    [
+    ];
+
+    /// <summary>The experiment of a name, or null.</summary>
+    public static Experiment? Find(string name) => All.FirstOrDefault(e => e.Name == name);
+}
