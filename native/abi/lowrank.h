@@ -58,6 +58,12 @@ struct AddMatMulArgs { const void *w, *b, *a; void *y; int32_t n, k, r, transpos
 // (want_w2 1: fill it first, from w). inverse[i] = 1/max(norm[i], 1e-30). a, b null: no delta. b a is never formed.
 struct RowNormArgs { const void *w, *a, *b; void *w2, *norm, *inverse; int32_t n, k, r, want_w2; double scale; int32_t dtype, w_dtype, w_layout; };
 
+// ---- bases.cpp: RandLoRA -----------------------------------------------------------------------------------------------
+// s[k n + b, i] = lambda[k,b] a[k,i] gamma[b,i] for k < r, b < n, i < d; a [r, pitch] with pitch >= d. F32 throughout.
+struct ScaleBasesArgs { const void *a, *lambda, *gamma; void *s; int32_t r, n, d, pitch, dtype; };
+// dlambda[k,b] = sum_i ds[k n + b, i] a[k,i] gamma[b,i]; dgamma[b,i] = sum_k ds[k n + b, i] a[k,i] lambda[k,b]
+struct ScaleBasesGradArgs { const void *a, *lambda, *gamma, *ds; void *dlambda, *dgamma; int32_t r, n, d, pitch, dtype; uint32_t add; };
+
 // ---- norm.cpp ------------------------------------------------------------------------------------------------------
 // y = (x - mean) rstd (.) weight + bias by row; stats[rows,2] = mean, rstd; rstd = 1/sqrt(var + eps), var over n
 // rms 1: the mean is taken as 0 (RMSNorm)

@@ -8,6 +8,7 @@ public sealed partial class AdaptedModel
 {
     private const string Prefix = "base_model.model.";
     private static readonly string[] EmbeddingNames = ["embed_tokens", "lm_head"];
+    private (string Key, Tensor Value)[] copies = [];       // of what adapters share, under the layers of the file that was read: PEFT writes such of RandLoRA
 
     /// <summary>Keys of the file that this model has no place for; they were passed over.</summary>
     public IReadOnlyList<string> Warnings { get; private set; } = [];
@@ -36,7 +37,8 @@ public sealed partial class AdaptedModel
         IEnumerable<(string Key, Tensor Value)> tensors = OfAdapters(plain, scope)
             .Concat(swaps.SelectMany(s => KeysOf(s).Select(key => (key, s.Trained))))
             .Concat(swaps.SelectMany(s => Untrained(s).Select(key => (key, s.Original))))
-            .Concat(WholeEmbeddings().Select(e => (e.Key, e.Adapter.Base)));
+            .Concat(WholeEmbeddings().Select(e => (e.Key, e.Adapter.Base)))
+            .Concat(copies);
         PeftFolder.Save(folder, config with { AutoMapping = config.AutoMapping ?? Mapping(config) }, tensors.Select(t => TensorData.Of(t.Key, t.Value)), name);
         BaseFingerprint.Of(Model, Whole).Write(PeftFolder.FolderOf(folder, name));
     }
@@ -70,7 +72,8 @@ public sealed partial class AdaptedModel
             place.CopyFrom(file.Load(key, own, place.DType));
         }
         RequireTied(file);
-        HashSet<string> known = [.. wanted.Select(w => w.Key), .. swaps.SelectMany(KeysOf), .. swaps.SelectMany(Untrained), .. LoadEmbeddings(file)];
+        copies = [.. adapters.SelectMany(a => a.Shared.Select(s => ($"{Prefix}{a.Path}.{s.Name}", s.Value))).Where(c => file.Contains(c.Item1))];
+        HashSet<string> known = [.. wanted.Select(w => w.Key), .. copies.Select(c => c.Key), .. swaps.SelectMany(KeysOf), .. swaps.SelectMany(Untrained), .. LoadEmbeddings(file)];
         Warnings = [.. file.Entries.Select(e => e.Name).Where(key => !known.Contains(key))];
         BaseDifferences = BaseFingerprint.Read(folder.Path)?.Differences(Model, folder.Path) ?? [];
     }

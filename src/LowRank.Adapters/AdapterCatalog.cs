@@ -24,7 +24,7 @@ public static class AdapterCatalog
     [
         "ADALORA", "ADAMSS", "ADAPTION_PROMPT", "BEFT", "BOFT", "BONE", "C3A", "CARTRIDGE", "CPT", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA", "HRA",
         "LILY", "MISS", "MULTITASK_PROMPT_TUNING", "OFT", "OSF", "P_TUNING", "PEANUT", "POLY", "PREFIX_TUNING", "PROMPT_TUNING", "PSOFT",
-        "PVERA", "RANDLORA", "ROAD", "SHADOW", "SHIRA", "SUPERTUNING", "TINYLORA", "UNILORA", "VBLORA", "WAVEFT", "XLORA",
+        "PVERA", "ROAD", "SHADOW", "SHIRA", "SUPERTUNING", "TINYLORA", "UNILORA", "VBLORA", "WAVEFT", "XLORA",
     ];
 
     private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 32 };
@@ -50,6 +50,8 @@ public static class AdapterCatalog
         New("IA3", "IA3", "W·diag(l) or diag(l)·W", new Ia3Config(), AdapterJson.Default.Ia3Config),
         New("LN_TUNING", "LN tuning", "weights and biases of norms", new LnTuningConfig(), AdapterJson.Default.LnTuningConfig),
         New("TRAINABLE_TOKENS", "trainable tokens", "rows of an embedding", new TrainableTokensConfig(), AdapterJson.Default.TrainableTokensConfig),
+        new("RANDLORA", "W + s·B·S, S the trained scales of a random basis; full rank", new RandLoraConfig(), AdapterJson.Default.RandLoraConfig,
+            [new("RandLoRA", MethodKind.Adapter, "randlora", ["randlora", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" }]),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>

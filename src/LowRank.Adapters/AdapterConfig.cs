@@ -109,6 +109,9 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
     /// <summary>Numbers of the layers in the order in which the model runs them; null: as they are.</summary>
     internal virtual IReadOnlyList<int>? LayerOrder => null;
 
+    /// <summary>Why adapters of these settings cannot be on a model beside those of others; null where they can.</summary>
+    internal virtual string? WhyNotBeside(AdapterConfig other) => null;
+
     /// <summary>True where the start reads what reaches the layers; then <see cref="Model.Attach(AdapterConfig, Calibration, ulong)"/> wants data.</summary>
     internal virtual bool NeedsCalibration => false;
 

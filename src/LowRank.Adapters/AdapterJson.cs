@@ -10,5 +10,6 @@ namespace LowRank.Adapters;
 [JsonSerializable(typeof(Ia3Config))]
 [JsonSerializable(typeof(LnTuningConfig))]
 [JsonSerializable(typeof(TrainableTokensConfig))]
+[JsonSerializable(typeof(RandLoraConfig))]
 [JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

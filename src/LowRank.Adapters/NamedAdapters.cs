@@ -74,10 +74,9 @@ public sealed class NamedAdapters : IDisposable
         AdaptedModel old = this[name];
         return Idle(() =>
         {
-            sets[name] = Model.Read(folder, PeftFolder.DefaultName, shares: true);
-            sets[name].Disable();
+            AdaptedModel set = Beside(name, Model.Read(folder, PeftFolder.DefaultName, shares: true));
             old.Dispose();
-            return sets[name];
+            return sets[name] = set;
         });
     }
 
@@ -238,12 +237,22 @@ public sealed class NamedAdapters : IDisposable
         }
     }
 
-    private AdaptedModel Put(string name, Func<AdaptedModel> create) => Idle(() =>
+    private AdaptedModel Put(string name, Func<AdaptedModel> create) => Idle(() => sets[name] = Beside(name, create()));
+
+    /// <summary>A new set, disabled, unless it cannot be on the model together with the others.</summary>
+    private AdaptedModel Beside(string name, AdaptedModel set)
     {
-        AdaptedModel set = create();
+        foreach ((string other, AdaptedModel with) in sets.Where(s => s.Key != name))
+        {
+            if (set.Config.WhyNotBeside(with.Config) is { } why)
+            {
+                set.Dispose();
+                throw new AdapterConfigException($"{set.Config.GetType().Name}: {name} cannot be loaded beside {other}: {why}");
+            }
+        }
         set.Disable();
-        return sets[name] = set;
-    });
+        return set;
+    }
 
     /// <summary>Does something while the model is as if it had no adapters, and brings back those that were active; not merged.</summary>
     private AdaptedModel Idle(Func<AdaptedModel> work)

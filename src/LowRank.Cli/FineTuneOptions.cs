@@ -22,6 +22,7 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         new("loha", 2e-3, o => new LohaConfig { Rank = o.Rank, Alpha = o.Alpha }),
         new("lokr", 2e-3, o => new LokrConfig { Rank = o.Rank, Alpha = o.Alpha }),
         new("vera", 1e-2, o => new VeraConfig { Rank = o.Rank, Dropout = o.Dropout }),
+        new("randlora", 1e-3, o => new RandLoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout }),
         new("ia3", 1e-2, _ => new Ia3Config()),
         new("head", 1e-2, null),
         new("full", 5e-4, null),
@@ -41,7 +42,7 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
     {
         AdapterConfig? config = Config?.Invoke(options);
         return options.LoraPlus is not null && config is not LoraConfig ? throw new AdapterConfigException($"FineTuneMethod: LoRA+ is asked for beside method {Name}, want a method with A and B")
-            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
+            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or RandLoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
             : config;
     }
 

@@ -20,6 +20,8 @@ internal static class Kernels
     public static readonly Kernel<MultiLoraArgs> MultiLoraForward = new("multi_lora_forward", MatrixReferences.MultiLoraForward) { Cuda = CudaMultiLoraPlans.Forward };
     public static readonly Kernel<AddMatMulArgs> AddMatMul = new("add_matmul", MatrixReferences.AddMatMul) { Cuda = CudaMatrixPlans.AddMatMul };
     public static readonly Kernel<RowNormArgs> RowNorm = new("row_norm", MatrixReferences.RowNorm) { Cuda = CudaMatrixPlans.RowNorm };
+    public static readonly Kernel<ScaleBasesArgs> ScaleBasesForward = new("scale_bases_forward", BasesReferences.Forward) { Cuda = CudaBasesPlans.Forward };
+    public static readonly Kernel<ScaleBasesGradArgs> ScaleBasesBackward = new("scale_bases_backward", BasesReferences.Backward) { Cuda = CudaBasesPlans.Backward };
 
     public static readonly Kernel<LayerNormArgs> LayerNormForward = new("layer_norm_forward", PointwiseReferences.LayerNormForward) { Cuda = CudaPlans.LayerNorm };
     public static readonly Kernel<LayerNormGradArgs> LayerNormBackward = new("layer_norm_backward", PointwiseReferences.LayerNormBackward) { Cuda = CudaPlans.LayerNormGrad };

@@ -43,18 +43,35 @@ public sealed class TorchRandom
     /// <exception cref="ShapeException"><paramref name="type"/> is none of the three.</exception>
     public void FillUniform(Span<float> to, float low, float high, DType type = DType.F32)
     {
-        (int bits, Func<float, float> round) = type switch
-        {
-            DType.F32 => (24, static x => x),
-            DType.BF16 => (8, static x => Numbers.FromBFloat16(Numbers.ToBFloat16(x))),
-            DType.F16 => (11, (Func<float, float>)(static x => (float)(Half)x)),
-            _ => throw new ShapeException($"TorchRandom: type is {type}, want F32, BF16 or F16 (F64 fills a span of double)"),
-        };
+        (int bits, Func<float, float> round) = Precision(type);
         (uint mask, float step) = ((1u << bits) - 1, 1f / (1 << bits));
         float from = round(low), width = round(round(high) - from);
         foreach (ref float value in to)
         {
             value = round(MathF.FusedMultiplyAdd((Next() & mask) * step, width, from));      // torch's build contracts the expression
+        }
+    }
+
+    /// <summary><c>tensor.div_(tensor.std())</c> of a float32, bfloat16 or float16 tensor: the unbiased deviation of all values, rounded to the type as the
+    /// quotients are.</summary>
+    /// <exception cref="ShapeException"><paramref name="type"/> is none of the three.</exception>
+    public static void DivideByDeviation(Span<float> values, DType type = DType.F32)
+    {
+        Func<float, float> round = Precision(type).Round;
+        double mean = 0, squares = 0;
+        foreach (float value in values)
+        {
+            mean += value;
+        }
+        mean /= values.Length;
+        foreach (float value in values)
+        {
+            squares += (value - mean) * (value - mean);
+        }
+        float deviation = round((float)Math.Sqrt(squares / (values.Length - 1)));
+        foreach (ref float value in values)
+        {
+            value = round(value / deviation);
         }
     }
 
@@ -131,6 +148,15 @@ public sealed class TorchRandom
         }
         return order;
     }
+
+    /// <summary>Random bits of a value, and the rounding to the type.</summary>
+    private static (int Bits, Func<float, float> Round) Precision(DType type) => type switch
+    {
+        DType.F32 => (24, static x => x),
+        DType.BF16 => (8, static x => Numbers.FromBFloat16(Numbers.ToBFloat16(x))),
+        DType.F16 => (11, static x => (float)(Half)x),
+        _ => throw new ShapeException($"TorchRandom: type is {type}, want F32, BF16 or F16 (F64 fills a span of double)"),
+    };
 
     private static void Normals(Span<float> block, float mean, float std)
     {

@@ -36,6 +36,7 @@ internal static class OpOracle
         [typeof(Add)] = (op, t) => t[0]! + (t[1]! * ((Add)op).Alpha),
         [typeof(Mul)] = (_, t) => t[0]! * t[1]!,
         [typeof(ScaleRows)] = (_, t) => t[0]! * t[1]!.unsqueeze(1),
+        [typeof(ScaleBases)] = (_, t) => (t[1]!.unsqueeze(2) * t[0]!.narrow(1, 0, t[2]!.shape[1]).unsqueeze(1) * t[2]!.unsqueeze(0)).reshape(-1, t[2]!.shape[1]),
         [typeof(Gather)] = (_, t) => t[0]!.index_select(0, t[1]!.flatten()).view([.. t[1]!.shape, t[0]!.shape[1]]),
         [typeof(Rope)] = (op, t) => Turned(((Rope)op).Heads, t[0]!, t[1]!, t[2]!),
         [typeof(Columns)] = (op, t) => t[0]!.narrow(-1, ((Columns)op).Start, ((Columns)op).Count),

@@ -82,6 +82,7 @@ public static class AdapterRows
     private static readonly LohaConfig Loha = new() { Targets = ["layer"], Rank = 3, Alpha = 6 };
     private static readonly LokrConfig Lokr = new() { Targets = ["layer"], Rank = 1, Alpha = 3 };
     private static readonly VeraConfig Vera = new() { Targets = ["layer"], Rank = 5, Key = 3 };
+    private static readonly RandLoraConfig RandLora = new() { Targets = ["layer"], Rank = 4, Alpha = 8, Key = 3 };
     private static readonly Ia3Config Ia3 = new() { Targets = ["layer"] };
     private static readonly LnTuningConfig LnTuning = new() { Targets = ["layer"] };
     private static readonly TrainableTokensConfig Tokens = new() { Targets = ["layer"], Tokens = [7, 0, 3, 10, 5] };
@@ -137,6 +138,11 @@ public static class AdapterRows
         new(Vera, SiteKind.Linear, [9, 14], 9 + 5) { StartIsDrawn = false },
         new(Vera with { Rank = 3, SaveProjection = false }, SiteKind.Linear, [70, 50], 70 + 3) { StartIsDrawn = false, Bias = false },
         new(Vera with { InitWeights = false }, SiteKind.Linear, [9, 14], 9 + 5) { StartsAtBase = false },
+        new(RandLora, SiteKind.Linear, [9, 14], 3 * (4 + 9)) { StartIsDrawn = false },
+        new(RandLora with { Sparse = true, SaveProjection = false }, SiteKind.Linear, [50, 33], 9 * (4 + 33)) { StartIsDrawn = false, Bias = false },
+        new(RandLora with { Rank = 20, InitWeights = false }, SiteKind.Linear, [12, 7], 20 + 7) { StartsAtBase = false },
+        new(RandLora with { Variant = RandLoraVariant.Vision, MostTerms = 2 }, SiteKind.Linear, [9, 14], 2 * (4 + 9)) { StartIsDrawn = false },
+        new(RandLora with { Variant = RandLoraVariant.Official, VerySparse = true }, SiteKind.Linear, [14, 9], 3 * (4 + 9)) { StartIsDrawn = false },
         new(Ia3, SiteKind.Linear, [9, 14], 9) { StartIsDrawn = false },
         new(Ia3, SiteKind.Linear, [70, 50], 70) { StartIsDrawn = false, Bias = false },
         new(Ia3 with { FeedForward = ["layer"] }, SiteKind.Linear, [9, 14], 14) { StartIsDrawn = false },

@@ -142,6 +142,8 @@ public static class OpRows
         new(new Mul(), X(6, 19), P(1)),
         new(new Add(), X(6, 24), P(24)),
         new(new ScaleRows(), X(7, 18), P(7)),
+        new(new ScaleBases(), C(3, 45), P(3, 4), P(4, 41)) { Types = [DType.F32] },
+        new(new ScaleBases(), C(2, 300), P(2, 3), P(3, 300)) { Types = [DType.F32] },
         new(new Dropout(0.3, 7, 2), X(9, 41)),
         new(new Gather(), X(11, 6), new Operand([2, 9], Role.Ids, 11)),
         new(new Rope(3), X(2, 5, 48), C(9, 8, 2), new Operand([2, 5], Role.Ids, 9)),
