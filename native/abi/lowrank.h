@@ -136,6 +136,12 @@ struct SquareSumArgs { const void *g; const Segment *segments; void *norm2; int3
 // p -= lr wd p; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr/(1-b1^step) m / (sqrt(v/(1-b2^step)) + eps). coupled 1: g += wd p instead (Adam, L2).
 // late 1: p -= lr sqrt(1-b2^step)/(1-b1^step) m / (sqrt(v) + eps), then p -= lr wd p. uncorrected 1: 1 in the place of 1-b1^step and 1-b2^step.
 struct AdamWArgs { void *p; const void *g; void *m, *v; const Segment *segments; const void *norm2, *progress; double lr, beta1, beta2, eps, max_norm; int64_t step; int32_t segment_count, coupled, late, uncorrected, dtype; };
+// AdamW with moments in 8 bits: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr sqrt(1-b2^step)/(1-b1^step) m / (sqrt(v) + sqrt(1-b2^step) eps);
+// p -= lr wd p. An element whose gradient is not finite: m = v = 0, p as it was. Of segment i, blocks[i] >= 0: block b of 256 elements has its largest
+// magnitudes in max1[blocks[i] + b] and max2[..], and an element the codes of m/max1 and v/max2, the nearest, of two the lower, from `state` on in codes1
+// and codes2; blocks[i] = -1: floats in m and v. A book is floats values[256], rising, then the middles above each (the last infinite), then bytes: the code
+// from which to look, [2][2945] by sign and by exponent and 7 bits of the magnitude from 2^-23 on; at most one middle lies in each of these.
+struct Adam8BitArgs { void *p; const void *g; void *m, *v, *codes1, *codes2, *max1, *max2; const void *book1, *book2; const Segment *segments; const int64_t *blocks; const void *norm2, *progress; double lr, beta1, beta2, eps, max_norm; int64_t step; int32_t segment_count, dtype; };
 // g += wd p; buf = first ? g : momentum buf + (1-dampening) g; p -= lr (nesterov ? g + momentum buf : buf); momentum 0: no buf
 struct SgdArgs { void *p; const void *g; void *buf; const Segment *segments; const void *norm2, *progress; double lr, momentum, dampening, max_norm; int64_t step; int32_t segment_count, nesterov, dtype; };
 // g += wd p; v = alpha v + (1-alpha) g^2; mean = alpha mean + (1-alpha) g; s = g / (sqrt(v - mean^2) + eps), without mean (null): v; buf = momentum buf + s;

@@ -1,6 +1,7 @@
 // Optimisers over one flat pack. Floor: AdamW reads p, g, m, v and writes p, m, v: 28 bytes a parameter.
 // Reached (Zen 4, AVX-512, one thread, 10 M parameters): 47 to 54 GB/s, above the copy ceiling of 28 to 33: it
 // writes where it has read, so no line is fetched only to be overwritten.
+#include "codes.h"
 #include "kernels.h"
 #include "math.h"
 #include "pool.h"
@@ -37,6 +38,54 @@ template <class F> void over(const Segment* segments, int32_t count, F&& f) {
         f(segments[i], begin, begin + Grain < last ? begin + Grain : last, chunk);
     });
 }
+
+// table[i]; of bytes the three behind the last entry are read too
+LR_INLINE vf gather(const float* table, vi i) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_i32gather_ps((__m512i)i, table, 4);
+#elif defined(__AVX2__)
+    return (vf)_mm256_i32gather_ps(table, (__m256i)i, 4);
+#else
+    return vf{table[i[0]], table[i[1]], table[i[2]], table[i[3]]};
+#endif
+}
+LR_INLINE vi gather(const uint8_t* table, vi i) {
+#if defined(__AVX512F__)
+    return (vi)_mm512_i32gather_epi32((__m512i)i, table, 1) & 0xFF;
+#elif defined(__AVX2__)
+    return (vi)_mm256_i32gather_epi32(reinterpret_cast<const int*>(table), (__m256i)i, 1) & 0xFF;
+#else
+    return vi{table[i[0]], table[i[1]], table[i[2]], table[i[3]]};
+#endif
+}
+LR_INLINE void store_bytes(uint8_t* p, vi v) {
+#if defined(__AVX512F__)
+    const __m128i b = _mm512_cvtepi32_epi8((__m512i)v);
+    memcpy(p, &b, sizeof b);
+#else
+    for (int i = 0; i < Lanes; ++i) p[i] = uint8_t(v[i]);
+#endif
+}
+LR_INLINE float most(vf v) {
+    float largest = v[0];
+    for (int i = 1; i < Lanes; ++i) largest = v[i] > largest ? v[i] : largest;
+    return largest;
+}
+
+// A book of codes (Adam8BitArgs)
+struct Book {
+    const float *values, *middles;
+    const uint8_t* first;
+    explicit Book(const void* p) : values(static_cast<const float*>(p)), middles(values + 256), first(reinterpret_cast<const uint8_t*>(middles + 256)) {}
+
+    LR_INLINE vf value(const uint8_t* codes) const { return gather(values, Codes::bytes(codes)); }
+    LR_INLINE vi code(vf x) const {
+        constexpr int32_t Least = (127 - 23) << 7, Places = 23 * 128 + 1;
+        const vi bits = as_int(x), place = ((bits & 0x7FFFFFFF) >> 16) - Least, low = place & ~(place >> 31), inside = low < Places;
+        const vi code = gather(first, ((inside & low) | (~inside & (Places - 1))) + ((bits >> 31) & Places));
+        return code - (vi)(x > gather(middles, code)); // a true lane is -1
+    }
+};
 
 // A state block, to be indexed as the values are
 LR_INLINE float* state_of(void* block, const Segment& s) { return block ? static_cast<float*>(block) + (s.state - s.start) : nullptr; }
@@ -89,6 +138,70 @@ int32_t adamw(const AdamWArgs* a) {
             const vf next = value - step * m1 / fma(vsqrt(v1), root, eps);
             at.set(p, coupled ? next : next * after);
         });
+    });
+    return LR_OK;
+}
+
+// Reads p, g and two codes and writes p and the codes: 16 bytes a parameter. A block's moments wait in L1 for its largest magnitudes.
+int32_t adam_8bit(const Adam8BitArgs* a) {
+    if (a->dtype != LR_F32) return LR_UNSUPPORTED;
+    constexpr int64_t Block = 256;
+    float* p = static_cast<float*>(a->p);
+    const float* g = static_cast<const float*>(a->g);
+    const Pace pace(a);
+    const double c1 = 1 - __builtin_pow(a->beta1, pace.step), c2 = __builtin_sqrt(1 - __builtin_pow(a->beta2, pace.step));
+    const vf scale = splat(float(clip(a->norm2, a->max_norm))), b1 = splat(float(a->beta1)), n1 = splat(float(1 - a->beta1)), b2 = splat(float(a->beta2));
+    const vf n2 = splat(float(1 - a->beta2)), eps = splat(float(c2 * a->eps));
+    const Book book1(a->book1), book2(a->book2);
+    over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
+        const double lr = pace.lr * s.lr_scale;
+        const vf step = splat(float(lr * c2 / c1)), keep = splat(float(1 - lr * s.weight_decay));
+        const int64_t first_block = a->blocks[&s - a->segments];
+        auto update = [&](auto at, vf m, vf v, vf& m1, vf& v1) LR_LAMBDA {
+            const vf grad = at.get(g) * scale, value = at.get(p);
+            const vi finite = (as_int(grad) & 0x7F800000) != 0x7F800000;
+            m1 = select(finite, fma(b1, m, n1 * grad), splat(0));
+            v1 = select(finite, fma(b2, v, n2 * grad * grad), splat(0));
+            at.set(p, select(finite, (value - step * m1 / (vsqrt(v1) + eps)) * keep, value));
+        };
+        if (first_block < 0) {
+            float *m = state_of(a->m, s), *v = state_of(a->v, s);
+            sweep(begin, end, [&](auto at) LR_LAMBDA {
+                vf m1, v1;
+                update(at, at.get(m), at.get(v), m1, v1);
+                at.set(m, m1);
+                at.set(v, v1);
+            });
+            return;
+        }
+        for (int64_t from = begin; from < end; from += Block) {
+            const int64_t count = from + Block < end ? Block : end - from, block = first_block + (from - s.start) / Block;
+            uint8_t *codes1 = static_cast<uint8_t*>(a->codes1) + s.state + (from - s.start), *codes2 = static_cast<uint8_t*>(a->codes2) + s.state + (from - s.start);
+            float &max1 = static_cast<float*>(a->max1)[block], &max2 = static_cast<float*>(a->max2)[block];
+            float m[Block], v[Block];
+            uint8_t bytes1[Block + Lanes], bytes2[Block + Lanes];
+            memcpy(bytes1, codes1, size_t(count));
+            memcpy(bytes2, codes2, size_t(count));
+            vf most1 = splat(0), most2 = splat(0);
+            sweep(from, from + count, [&](auto at) LR_LAMBDA {
+                const int64_t i = at.i - from;
+                vf m1, v1;
+                update(at, book1.value(bytes1 + i) * splat(max1), book2.value(bytes2 + i) * splat(max2), m1, v1);
+                m1 = within(at, m1), v1 = within(at, v1);
+                store(m + i, m1);
+                store(v + i, v1);
+                most1 = vmax(vmax(m1, splat(0) - m1), most1);
+                most2 = vmax(v1, most2);
+            });
+            max1 = most(most1), max2 = most(most2);
+            const vf all1 = splat(max1 > 0 ? max1 : 1), all2 = splat(max2 > 0 ? max2 : 1);
+            for (int64_t i = 0; i < count; i += Lanes) {
+                store_bytes(bytes1 + i, book1.code(load(m + i) / all1));
+                store_bytes(bytes2 + i, book2.code(load(v + i) / all2));
+            }
+            memcpy(codes1, bytes1, size_t(count));
+            memcpy(codes2, bytes2, size_t(count));
+        }
     });
     return LR_OK;
 }

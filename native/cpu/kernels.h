@@ -20,6 +20,7 @@
     X(cross_entropy_forward, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyGradArgs) \
     X(squared_error_forward, SquaredErrorArgs) X(squared_error_backward, SquaredErrorGradArgs) \
     X(attention_forward, AttentionArgs) X(attention_backward, AttentionGradArgs) \
+    X(adam_8bit, Adam8BitArgs) \
     X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs) X(rmsprop, RmsPropArgs) X(adafactor, AdafactorArgs)
 
 #ifdef LR_NS

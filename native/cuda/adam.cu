@@ -81,6 +81,62 @@ LR_KERNEL(adamw, AdamWArgs, 256, 4) {
     });
 }
 
+// The code of x, |x| <= 1
+LR_DEV uint8_t lr_code(const float* book, float x) {
+    constexpr int Least = (127 - 23) << 7, Places = 23 * 128 + 1;
+    const uint32_t bits = lr_bits(x);
+    int place = static_cast<int>((bits & 0x7FFFFFFFu) >> 16) - Least;
+    place = place < 0 ? 0 : place < Places ? place : Places - 1;
+    const int code = reinterpret_cast<const uint8_t*>(book + 512)[place + (bits >> 31 ? Places : 0)];
+    return static_cast<uint8_t>(x > book[256 + code] ? code + 1 : code);
+}
+
+// A block of threads for a block of codes; 16 bytes a parameter
+LR_KERNEL(adam_8bit, Adam8BitArgs, 256, 4) {
+    constexpr int Block = 256;
+    float* parts = reinterpret_cast<float*>(LR_SMEM); // [8]
+    float* w = static_cast<float*>(p.p);
+    const float *g = static_cast<const float*>(p.g), *book1 = static_cast<const float*>(p.book1), *book2 = static_cast<const float*>(p.book2);
+    const float clip = lr_clip(p.norm2, p.max_norm), b1 = static_cast<float>(p.beta1), b2 = static_cast<float>(p.beta2), n1 = static_cast<float>(1 - p.beta1), n2 = static_cast<float>(1 - p.beta2);
+    const Pace pace = lr_pace(p);
+    const double c1 = 1 - pow(p.beta1, pace.step), c2 = sqrt(1 - pow(p.beta2, pace.step));
+    const float eps = static_cast<float>(c2 * p.eps);
+    int64_t before = 0;
+    int64_t at = LR_BX;
+    for (int i = 0; i < p.segment_count; ++i) {
+        const Segment s = p.segments[i];
+        const int64_t blocks = (s.count + Block - 1) / Block, first = p.blocks[i];
+        const double lr = pace.lr * s.lr_scale;
+        const float step = static_cast<float>(lr * c2 / c1), keep = static_cast<float>(1 - lr * s.weight_decay);
+        for (; at < before + blocks; at += LR_GX) {
+            const int64_t place = (at - before) * Block + LR_TID, state = s.state + place, block = first + at - before;
+            const bool mine = place < s.count;
+            float m = 0, v = 0;
+            uint8_t *code1 = static_cast<uint8_t*>(p.codes1) + state, *code2 = static_cast<uint8_t*>(p.codes2) + state;
+            float *max1 = static_cast<float*>(p.max1) + block, *max2 = static_cast<float*>(p.max2) + block;
+            float *float1 = static_cast<float*>(p.m) + state, *float2 = static_cast<float*>(p.v) + state;
+            if (mine) {
+                const float d = clip * g[s.start + place];
+                const bool finite = (lr_bits(d) & 0x7F800000u) != 0x7F800000u;
+                m = finite ? lr_fma(b1, first < 0 ? *float1 : book1[*code1] * *max1, n1 * d) : 0.0f;
+                v = finite ? lr_fma(b2, first < 0 ? *float2 : book2[*code2] * *max2, n2 * d * d) : 0.0f;
+                if (finite) w[s.start + place] = (w[s.start + place] - step * m / (sqrtf(v) + eps)) * keep;
+            }
+            if (first < 0) {
+                if (mine) *float1 = m, *float2 = v;
+                continue;
+            }
+            const float most1 = lr_block_max<256>(m < 0 ? -m : m, parts), most2 = lr_block_max<256>(v, parts); // all have read the old ones
+            if (mine) {
+                *code1 = lr_code(book1, most1 > 0 ? m / most1 : 0);
+                *code2 = lr_code(book2, most2 > 0 ? v / most2 : 0);
+            }
+            if (LR_TID == 0) *max1 = most1, *max2 = most2;
+        }
+        before += blocks;
+    }
+}
+
 LR_KERNEL(sgd, SgdArgs, 256, 4) {
     float* w = static_cast<float*>(p.p);
     const float* g = static_cast<const float*>(p.g);

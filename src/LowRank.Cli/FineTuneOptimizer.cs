@@ -18,6 +18,9 @@ internal sealed record FineTuneOptimizer(string Name, double RateFactor, Func<IR
         new("rmsprop", 0.5, (parameters, _, _) => new RmsProp(parameters)),
         new("adafactor", 10, (parameters, _, _) => new Adafactor(parameters)),
         new("galore", 5, (parameters, _, options) => new GaLore(parameters) { Rank = options.Rank }),
+        new("adamw-8bit", 1, (parameters, _, _) => new AdamW8Bit(parameters)),
+        new("galore-8bit", 5, (parameters, _, options) => new GaLore8Bit(parameters) { Rank = options.Rank }),
+        new("galore-adafactor", 5, (parameters, _, options) => new GaLoreAdafactor(parameters) { Rank = options.Rank }),
         new("lora-fa", 1, (_, adapted, _) => new LoraFa(Adapters("lora-fa", adapted))),
         new("riemannian", 1, (_, adapted, _) => new RiemannianAdamW(Adapters("riemannian", adapted))),
     ];

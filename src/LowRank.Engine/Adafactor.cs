@@ -5,7 +5,7 @@ namespace LowRank;
 /// dimensions are a stack of matrices over the last two. One call over the pack.</summary>
 public sealed class Adafactor : Optimizer
 {
-    private const string Row = "row_var", Col = "col_var";
+    internal const string Row = "row_var", Col = "col_var";
     private readonly StepTable<Factored> table;
 
     /// <summary>Packs the parameters.</summary>
@@ -29,22 +29,17 @@ public sealed class Adafactor : Optimizer
     public double Threshold { get; init; } = 1;
 
     /// <inheritdoc/>
-    public override Shape? StateShape(string state, Parameter parameter)
-    {
-        Shape shape = parameter.Value.Shape;
-        return state switch
-        {
-            Row when shape.Rank > 1 => [.. shape.Take(shape.Rank - 1)],
-            Col => shape.Rank > 1 ? [.. shape.Take(shape.Rank - 2), shape.Cols] : shape,
-            _ => null,
-        };
-    }
+    public override Shape? StateShape(string state, Parameter parameter) => MomentShape(state, parameter.Value.Shape);
 
     /// <inheritdoc/>
     protected override void Update(StepData step)
     {
         Tensor row = Pack.State(Row), col = Pack.State(Col);
-        Factored[] tensors = [.. Tensors()];
+        Factored[] tensors =
+        [
+            .. Enumerable.Range(0, Pack.Parameters.Count).Where(i => !Pack.Parameters[i].Frozen && Pack.Parameters[i].Gradient is not null)
+                .SelectMany(i => Tensors(Pack, i, Pack.Parameters[i].Value.Shape, Pack.Start(i), Pack.Parameters[i].LearningRateScale, Pack.Parameters[i].WeightDecay ?? WeightDecay)),
+        ];
         Pack.Values.Device.Launch(Kernels.Adafactor, new AdafactorArgs
         {
             P = Pack.Values.Data,
@@ -67,32 +62,33 @@ public sealed class Adafactor : Optimizer
         });
     }
 
-    private static int Matrices(Shape shape) => shape.Rank > 2 ? checked((int)(shape.Count / shape[-1] / shape[-2])) : 1;
-
-    private IEnumerable<Factored> Tensors()
+    /// <summary>Shape of a second moment for a gradient of this shape.</summary>
+    internal static Shape? MomentShape(string state, Shape shape) => state switch
     {
-        for (int i = 0; i < Pack.Parameters.Count; i++)
+        Row when shape.Rank > 1 => [.. shape.Take(shape.Rank - 1)],
+        Col => shape.Rank > 1 ? [.. shape.Take(shape.Rank - 2), shape.Cols] : shape,
+        _ => null,
+    };
+
+    /// <summary>Matrices that a shape is a stack of.</summary>
+    internal static int Matrices(Shape shape) => shape.Rank > 2 ? checked((int)(shape.Count / shape[-1] / shape[-2])) : 1;
+
+    /// <summary>The matrices of the parameter of that number, whose gradient has this shape and start.</summary>
+    internal static IEnumerable<Factored> Tensors(ParameterPack pack, int i, Shape shape, long start, double lrScale, double weightDecay)
+    {
+        (long rows, long cols) = shape.Rank > 1 ? (shape[-2], shape[-1]) : (1, shape.Count);
+        for (int matrix = 0; matrix < Matrices(shape); matrix++)
         {
-            Parameter p = Pack.Parameters[i];
-            if (p.Frozen || p.Gradient is null)
+            yield return new Factored
             {
-                continue;
-            }
-            Shape shape = p.Value.Shape;
-            (long rows, long cols) = shape.Rank > 1 ? (shape[-2], shape[-1]) : (1, shape.Count);
-            for (int matrix = 0; matrix < Matrices(shape); matrix++)
-            {
-                yield return new Factored
-                {
-                    Start = Pack.Start(i) + (matrix * rows * cols),
-                    Rows = rows,
-                    Cols = cols,
-                    RowState = shape.Rank > 1 ? Pack.StateStart(Row, i) + (matrix * rows) : -1,
-                    ColState = Pack.StateStart(Col, i) + (matrix * cols),
-                    LrScale = p.LearningRateScale,
-                    WeightDecay = p.WeightDecay ?? WeightDecay,
-                };
-            }
+                Start = start + (matrix * rows * cols),
+                Rows = rows,
+                Cols = cols,
+                RowState = shape.Rank > 1 ? pack.StateStart(Row, i) + (matrix * rows) : -1,
+                ColState = pack.StateStart(Col, i) + (matrix * cols),
+                LrScale = lrScale,
+                WeightDecay = weightDecay,
+            };
         }
     }
 }

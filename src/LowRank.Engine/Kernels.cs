@@ -76,6 +76,7 @@ internal static class Kernels
 
     public static readonly Kernel<SquareSumArgs> SquareSum = new("square_sum", OptimizerReferences.SquareSum) { Cuda = CudaPlans.SquareSum };
     public static readonly Kernel<AdamWArgs> AdamW = new("adamw", OptimizerReferences.AdamW) { Cuda = CudaPlans.AdamW };
+    public static readonly Kernel<Adam8BitArgs> Adam8Bit = new("adam_8bit", Adam8BitReference.Run) { Cuda = CudaPlans.Adam8Bit };
     public static readonly Kernel<SgdArgs> Sgd = new("sgd", OptimizerReferences.Sgd) { Cuda = CudaPlans.Sgd };
     public static readonly Kernel<RmsPropArgs> RmsProp = new("rmsprop", OptimizerReferences.RmsProp) { Cuda = CudaPlans.RmsProp };
     public static readonly Kernel<AdafactorArgs> Adafactor = new("adafactor", OptimizerReferences.Adafactor) { Cuda = CudaPlans.Adafactor };

@@ -11,7 +11,7 @@ public abstract class Optimizer : IDisposable
     /// <exception cref="ShapeException">As <see cref="ParameterPack(IReadOnlyList{Parameter})"/>.</exception>
     protected Optimizer(IReadOnlyList<Parameter> parameters)
     {
-        Pack = new ParameterPack(parameters) { StateShape = StateShape };
+        Pack = new ParameterPack(parameters) { StateShape = StateShape, StateType = StateType };
         table = new StepTable<Segment>(Pack.Store, Pack.Parameters.Count);
         norm2 = Pack.Store.NewZeros([1], DType.F64);
     }
@@ -79,6 +79,9 @@ public abstract class Optimizer : IDisposable
     /// <summary>Shape of a state of a parameter; null where the parameter has none of that name.</summary>
     public virtual Shape? StateShape(string state, Parameter parameter) => parameter.Value.Shape;
 
+    /// <summary>Type of a state; null: that of the parameters.</summary>
+    public virtual DType? StateType(string state) => null;
+
     /// <summary>Every state tensor by name: <c>{state}.{parameter}</c> in the state's shape.</summary>
     public IEnumerable<(string Name, Tensor Value)> State() =>
         from state in Pack.StateNames.ToArray() from p in Pack.Parameters where StateShape(state, p) is not null select ($"{state}.{p.Name}", Pack.StateOf(state, p));
@@ -106,6 +109,23 @@ public abstract class Optimizer : IDisposable
 
     /// <summary>Moves the parameters of <see cref="Pack"/>; <see cref="Steps"/> counts this step already.</summary>
     protected abstract void Update(StepData step);
+
+    /// <summary>Throws where a setting is out of range.</summary>
+    private protected void Require(bool wrong, string what)
+    {
+        if (wrong)
+        {
+            throw new ShapeException($"{GetType().Name}: {what}");
+        }
+    }
+
+    /// <summary>The same for the numbers of Adam.</summary>
+    private protected void RequireAdam(double beta1, double beta2, double epsilon)
+    {
+        Require(!(LearningRate >= 0), $"LearningRate is {LearningRate}, want 0 or more");
+        Require(!(beta1 is >= 0 and < 1 && beta2 is >= 0 and < 1), $"Beta1 is {beta1} and Beta2 {beta2}, want 0 or more and less than 1");
+        Require(!(epsilon >= 0), $"Epsilon is {epsilon}, want 0 or more");
+    }
 
     private void Count()
     {

@@ -32,6 +32,17 @@ internal struct AdamWArgs : IKernelArgs
 }
 
 [StructLayout(LayoutKind.Sequential)]
+internal struct Adam8BitArgs : IKernelArgs
+{
+    public nint P, G, M, V, Codes1, Codes2, Max1, Max2, Book1, Book2, Segments, Blocks, Norm2, Progress;
+    public double Lr, Beta1, Beta2, Eps, MaxNorm;
+    public long Step;
+    public int SegmentCount;
+    public DType DType;
+    readonly DType IKernelArgs.Type => DType;
+}
+
+[StructLayout(LayoutKind.Sequential)]
 internal struct SgdArgs : IKernelArgs
 {
     public nint P, G, Buf, Segments, Norm2, Progress;

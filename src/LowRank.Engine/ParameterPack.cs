@@ -119,6 +119,9 @@ public sealed class ParameterPack : IDisposable
     /// <summary>Shape of a state of a parameter, or null; at first the parameter's own.</summary>
     internal Func<string, Parameter, Shape?> StateShape { get; init; } = (_, p) => p.Value.Shape;
 
+    /// <summary>Type of a state, or null: that of the values.</summary>
+    internal Func<string, DType?> StateType { get; init; } = _ => null;
+
     /// <summary>Where a parameter starts in the blocks of values and gradients, by its index.</summary>
     internal long Start(int i) => starts[i];
 
@@ -135,7 +138,7 @@ public sealed class ParameterPack : IDisposable
             {
                 places[i + 1] = places[i] + (StateShape(name, Parameters[i]) is { } shape ? Padded(shape) : 0);
             }
-            states.Add(name, state = new Block(NewBlock(places[^1]), places));
+            states.Add(name, state = new Block(NewBlock(places[^1], StateType(name)), places));
         }
         return state;
     }
@@ -152,7 +155,7 @@ public sealed class ParameterPack : IDisposable
         throw new ShapeException($"ParameterPack: {parameter.Name} is not in this pack");
     }
 
-    private Tensor NewBlock(long count) => store.NewZeros([checked((int)count)], Parameters[0].Value.DType);
+    private Tensor NewBlock(long count, DType? type = null) => store.NewZeros([checked((int)count)], type ?? Parameters[0].Value.DType);
 
     private static long Padded(Shape shape) => (shape.Count + Align - 1) / Align * Align;
 

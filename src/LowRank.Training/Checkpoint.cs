@@ -58,22 +58,22 @@ internal static class Checkpoint
             throw new ModelFormatException($"{path}: {StatesKey} is {string.Join(',', states)}, want each name once") { File = path, Key = StatesKey };
         }
         DType wanted = optimizer.Pack.Values.DType;
-        var expected = optimizer.Pack.Parameters.ToDictionary(p => "param." + p.Name, p => p.Value.Shape, StringComparer.Ordinal);
+        var expected = optimizer.Pack.Parameters.ToDictionary(p => "param." + p.Name, p => (p.Value.Shape, Type: wanted), StringComparer.Ordinal);
         foreach (string name in states)
         {
             foreach (Parameter p in optimizer.Pack.Parameters)
             {
                 if (optimizer.StateShape(name, p) is { } shape)
                 {
-                    expected.Add($"state.{name}.{p.Name}", shape);
+                    expected.Add($"state.{name}.{p.Name}", (shape, optimizer.StateType(name) ?? wanted));
                 }
             }
         }
-        foreach ((string name, Shape shape) in expected)
+        foreach ((string name, (Shape shape, DType stored)) in expected)
         {
-            if (!file.TryGet(name, out SafeTensorsEntry? entry) || entry!.Shape != shape || !entry.Type.TryToDType(out DType type) || type != wanted)
+            if (!file.TryGet(name, out SafeTensorsEntry? entry) || entry!.Shape != shape || !entry.Type.TryToDType(out DType type) || type != stored)
             {
-                throw new ModelFormatException($"{path}: tensor '{name}' is {(entry is null ? "absent" : entry.ToString())}, want {wanted}{shape}: resume with the model and method it was started with") { File = path, Key = name };
+                throw new ModelFormatException($"{path}: tensor '{name}' is {(entry is null ? "absent" : entry.ToString())}, want {stored}{shape}: resume with the model and method it was started with") { File = path, Key = name };
             }
         }
         if (file.Entries.FirstOrDefault(e => !expected.ContainsKey(e.Name)) is { } surplus)

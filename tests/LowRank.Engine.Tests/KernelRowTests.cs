@@ -18,6 +18,7 @@ public class KernelRowTests
         ("Tensor.Fill", Types, (device, type) => Filled(device, type)),
         ("Tensor.ConvertTo", Types, (device, type) => Converted(device, Types.First(t => t != type), type)),
         ("AdamW clipped", [DType.F32], (device, type) => Step(device, type, p => new AdamW([p]))),
+        ("AdamW8Bit clipped", [DType.F32], (device, type) => Step(device, type, p => new AdamW8Bit([p]) { LeastSize = 1 })),
         ("Sgd momentum", [DType.F32], (device, type) => Step(device, type, p => new Sgd([p]) { Momentum = 0.5 })),
         ("RmsProp centred", [DType.F32], (device, type) => Step(device, type, p => new RmsProp([p]) { Centered = true })),
         ("Adafactor clipped", [DType.F32], (device, type) => Step(device, type, p => new Adafactor([p]))),

@@ -71,6 +71,22 @@ public static class Close
     /// <summary>The same for the losses of a run that the factors steer.</summary>
     public const double GaLoreLoss = 2e-2;
 
+    /// <summary>Share of 8-bit codes that may lie one beside those of another program, which rounds a value near a middle otherwise (golden/galore).</summary>
+    public const double CodesBeside = 0.002;
+
+    /// <summary>Fails unless codes are equal but for <see cref="CodesBeside"/>.</summary>
+    public static void CheckCodes(ReadOnlySpan<double> got, ReadOnlySpan<double> want, string what)
+    {
+        int beside = 0;
+        double farthest = got.Length == want.Length ? 0 : double.PositiveInfinity;
+        for (int i = 0; i < got.Length && double.IsFinite(farthest); i++)
+        {
+            beside += got[i] == want[i] ? 0 : 1;
+            farthest = Math.Max(farthest, Math.Abs(got[i] - want[i]));
+        }
+        Assert.True(farthest <= 1 && beside <= CodesBeside * want.Length, $"{what}: {beside} of {want.Length} codes differ, by up to {farthest}");
+    }
+
     /// <summary>‖got − want‖ / ‖want‖, absolute where want is zero; NaN where either has one that the other has not.</summary>
     public static double Error(ReadOnlySpan<double> got, ReadOnlySpan<double> want)
     {

@@ -22,7 +22,8 @@ public class ResumeTests
 
     private static readonly double[] Scores = [0.3, 0.2, 0.1];
 
-    public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full", "rmsprop", "adafactor", "lora-fa", "riemannian", "galore");
+    public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full", "rmsprop", "adafactor", "lora-fa", "riemannian", "galore",
+        "adamw-8bit");
 
     [Theory, MemberData(nameof(Kinds))]
     public void A_resumed_run_ends_as_one_that_never_stopped(string kind)
@@ -104,6 +105,7 @@ public class ResumeTests
             "adafactor" => new Adafactor(parameters),
             "lora-fa" => new LoraFa(adapted!),
             "galore" => new GaLore(parameters) { Rank = 2, Gap = 3 },
+            "adamw-8bit" => new AdamW8Bit(parameters) { LeastSize = 1 },
             "riemannian" => new RiemannianAdamW(adapted!),
             _ => new AdamW(parameters),
         };

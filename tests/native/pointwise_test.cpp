@@ -213,6 +213,62 @@ void optimizers() {
         [&](int32_t t) { return RmsPropArgs{p.data, g.data, v.data, mean.data, m.data, segments, nullptr, nullptr, lr, 0.9, 0.5, eps, 0, 7, 3, t}; });
 }
 
+// A book of evenly spaced values from `least` to 1: values, middles, places
+std::vector<float> even_book(double least) {
+    constexpr int Places = 23 * 128 + 1;
+    std::vector<float> book(512 + (2 * Places + 3 + 3) / 4);
+    for (int i = 0; i < 256; ++i) book[size_t(i)] = float(least + (1 - least) * i / 255);
+    for (int i = 0; i < 255; ++i) book[size_t(256 + i)] = (book[size_t(i)] + book[size_t(i + 1)]) / 2;
+    book[511] = INFINITY;
+    uint8_t* first = reinterpret_cast<uint8_t*>(book.data() + 512);
+    for (int place = 0; place < 2 * Places; ++place) {
+        const int at = place % Places;
+        const double octave = pow(2, at / 128 - 23), low = at == 0 ? 0 : octave * (1 + at % 128 / 128.0), high = octave * (1 + (at % 128 + 1) / 128.0);
+        const double x = place < Places ? low : -fmin(1, high * (1 - 1e-7));
+        int code = 0;
+        while (code < 255 && book[size_t(256 + code)] < x) ++code;
+        first[place] = uint8_t(code);
+    }
+    return book;
+}
+
+// Two blocks and a piece in codes, then a parameter in floats
+void coded_moments() {
+    const Segment segments[] = {{0, 600, 0, 2, 0.1}, {608, 50, 5, 1, 0}};
+    const int64_t blocks[] = {1, -1}, n = 660;
+    const double lr = 1e-2, b1 = 0.9, b2 = 0.99, eps = 1e-8, c1 = 1 - pow(b1, 7), c2 = sqrt(1 - pow(b2, 7));
+    const std::vector<float> book1 = even_book(-1), book2 = even_book(0);
+    Buffer p = random_buffer(LR_F32, n), g = random_buffer(LR_F32, n), m = random_buffer(LR_F32, 60), v(LR_F32, 60), codes1(LR_U8, 600), codes2(LR_U8, 600), max1(LR_F32, 4), max2(LR_F32, 4);
+    for (int64_t i = 0; i < v.count; ++i) v.put(i, fabs(uniform()));
+    for (int64_t i = 0; i < 600; ++i) codes1.put(i, floor(128 + 127 * uniform())), codes2.put(i, floor(128 + 127 * uniform()));
+    for (int64_t i = 0; i < 4; ++i) max1.put(i, 0.5 + fabs(uniform())), max2.put(i, 0.5 + fabs(uniform()));
+    g.put(300, INFINITY);
+    auto coded = [&](int64_t i) { return i < 600; };
+    auto left = [&](int64_t i) { return i == 300 || (i >= 600 && (i < 608 || i >= 658)); };
+    auto m1 = [&](int64_t i) { return left(i) ? 0 : b1 * (coded(i) ? double(book1[size_t(codes1[i])]) * max1[1 + i / 256] : m[i - 603]) + (1 - b1) * g[i]; };
+    auto v1 = [&](int64_t i) { return left(i) ? 0 : b2 * (coded(i) ? double(book2[size_t(codes2[i])]) * max2[1 + i / 256] : v[i - 603]) + (1 - b2) * g[i] * g[i]; };
+    auto p1 = [&](int64_t i) {
+        const Segment& s = segments[coded(i) ? 0 : 1];
+        return left(i) ? p[i] : (p[i] - lr * s.lr_scale * c2 / c1 * m1(i) / (sqrt(v1(i)) + c2 * eps)) * (1 - lr * s.lr_scale * s.weight_decay);
+    };
+    auto most = [&](int64_t block, auto&& moment) {
+        double largest = 0;
+        for (int64_t i = block * 256; i < 600 && i < block * 256 + 256; ++i) largest = fmax(largest, fabs(moment(i)));
+        return largest;
+    };
+    auto code = [&](int64_t i, auto&& moment, const std::vector<float>& book) {
+        const double x = moment(i) / most(i / 256, moment);
+        int found = 0;
+        while (double(book[size_t(256 + found)]) < x) ++found;
+        return double(found);
+    };
+    auto kept = [](auto& floats, auto&& moment) { return [&floats, moment](int64_t i) { return i < 5 || i >= 55 ? floats[i] : moment(i + 603); }; };
+    run(KERNEL(adam_8bit, Adam8BitArgs), "", LR_F32, {&g},
+        {{&p, p1}, {&m, kept(m, m1)}, {&v, kept(v, v1)}, {&codes1, [&](int64_t i) { return code(i, m1, book1); }}, {&codes2, [&](int64_t i) { return code(i, v1, book2); }},
+         {&max1, [&](int64_t i) { return i == 0 ? max1[0] : most(i - 1, m1); }}, {&max2, [&](int64_t i) { return i == 0 ? max2[0] : most(i - 1, v1); }}},
+        [&](int32_t t) { return Adam8BitArgs{p.data, g.data, m.data, v.data, codes1.data, codes2.data, max1.data, max2.data, book1.data(), book2.data(), segments, blocks, nullptr, nullptr, lr, b1, b2, eps, 0, 7, 2, t}; });
+}
+
 // A matrix of more than one band of rows, and a vector
 void factored_moments() {
     const Factored tensors[] = {{3, 70, 33, 2, 5, 2, 0.1}, {2400, 1, 50, -1, 60, 1, 0}};
@@ -270,6 +326,7 @@ void pointwise() {
     layer_norm();
     optimizers();
     factored_moments();
+    coded_moments();
 }
 
 } // namespace test

@@ -148,6 +148,8 @@ internal static class CudaPlans
 
     public static bool AdamW(CudaStream on, in AdamWArgs a) => a.DType == DType.F32 && on.Run(Adam, "adamw", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
 
+    public static bool Adam8Bit(CudaStream on, in Adam8BitArgs a) => a.DType == DType.F32 && on.Run(Adam, "adam_8bit", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, Threads / 32 * sizeof(float), in a);
+
     public static bool Sgd(CudaStream on, in SgdArgs a) => a.DType == DType.F32 && on.Run(Adam, "sgd", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);
 
     public static bool RmsProp(CudaStream on, in RmsPropArgs a) => a.DType == DType.F32 && on.Run(Adam, "rmsprop", a.DType, (8 * on.Multiprocessors, 1, 1), Threads, 0, in a);

@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace LowRank;
 
 /// <summary>The values that codes stand for, each in -1 .. 1, and the search for the code of a value.</summary>
@@ -34,6 +36,12 @@ internal sealed class Codebook
     /// bitsandbytes looks values up on a grid of 65,536 points, and so does this one, for the same codes.</summary>
     public static Codebook Dynamic8 { get; } = new(MakeDynamic(), grid: true);
 
+    /// <summary>The same map searched exactly, as blockwise Adam does for its first moment.</summary>
+    public static Codebook Signed8 { get; } = new(MakeDynamic());
+
+    /// <summary>The dynamic map of values from 0 to 1, twice as many of them in each decade: for Adam's second moment.</summary>
+    public static Codebook Unsigned8 { get; } = new(MakeDynamic(signed: false));
+
     /// <summary>Value by code.</summary>
     public float[] Values { get; }
 
@@ -53,18 +61,36 @@ internal sealed class Codebook
         return codes[low];
     }
 
-    private static float[] MakeDynamic()
+    /// <summary>The book of <c>Adam8BitArgs</c> (lowrank.h): values, middles, and the code from which a search goes up by at most one.</summary>
+    public byte[] ToBook()
+    {
+        const int least = (127 - 23) << 7, places = (23 << 7) + 1;
+        byte First(int place, float sign)
+        {
+            float low = place == 0 ? 0 : BitConverter.Int32BitsToSingle((least + place) << 16);
+            return Nearest(sign * (sign > 0 ? low : Math.Min(1, BitConverter.Int32BitsToSingle(((least + place + 1) << 16) - 1))));
+        }
+        return
+        [
+            .. MemoryMarshal.AsBytes<float>([.. Values, .. middles, float.PositiveInfinity]),
+            .. Enumerable.Range(0, places).Select(place => First(place, 1)),
+            .. Enumerable.Range(0, places).Select(place => First(place, -1)),
+            0, 0, 0,     // a vector reads four bytes at the last place too
+        ];
+    }
+
+    private static float[] MakeDynamic(bool signed = true)
     {
         const int exponents = 7;
         List<float> values = [0, 1];
         for (int e = 0; e < exponents; e++)
         {
-            int count = 1 << e;
+            int count = signed ? 1 << e : 2 << e;
             float power = (float)Math.Pow(10, e - exponents + 1);
             for (int i = 0; i < count; i++)
             {
                 float value = power * ((Edge(i, count) + Edge(i + 1, count)) / 2);
-                values.AddRange([value, -value]);
+                values.AddRange(signed ? [value, -value] : [value]);
             }
         }
         values.Sort();

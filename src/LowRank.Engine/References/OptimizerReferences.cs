@@ -141,7 +141,7 @@ internal static unsafe class OptimizerReferences
         }
     }
 
-    private static (double Lr, double Step) Pace(nint progress, double lr, long step) => progress == 0 ? (lr, step) : (((double*)progress)[0], ((double*)progress)[1]);
+    internal static (double Lr, double Step) Pace(nint progress, double lr, long step) => progress == 0 ? (lr, step) : (((double*)progress)[0], ((double*)progress)[1]);
 
-    private static double Clip(nint norm2, double maxNorm) => norm2 == 0 || maxNorm <= 0 ? 1 : Math.Min(1, maxNorm / (Math.Sqrt(*(double*)norm2) + 1e-6));
+    internal static double Clip(nint norm2, double maxNorm) => norm2 == 0 || maxNorm <= 0 ? 1 : Math.Min(1, maxNorm / (Math.Sqrt(*(double*)norm2) + 1e-6));
 }
