@@ -153,3 +153,12 @@ struct Factored { int64_t start, rows, cols, row_state, col_state; double lr_sca
 // Adafactor: f = step^-decay; row += f (mean_j g^2 - row); col += f (mean_i g^2 - col); v = row col / max(mean_i row, eps1), of a vector col;
 // u = g / max(sqrt(v), eps1); p = p (1 - lr wd) - max(eps2, rms(p)) min(lr, 1/sqrt(step)) / max(1, rms(u)/threshold) u. total_rows: of all tensors.
 struct AdafactorArgs { void *p; const void *g; void *row, *col; const Factored *tensors; const void *norm2, *progress; double lr, decay, eps1, eps2, threshold, max_norm; int64_t step, total_rows; int32_t tensor_count, dtype; };
+
+// ---- als.cpp: alternating least squares on a sparse matrix b by rows ---------------------------------------------------
+// Row i holds values[t] at columns[t], t of starts[i] .. starts[i+1] (starts I64 [rows+1], columns I32); A_i [count,r] are the rows of y [.., r] there,
+// b_i its values. als_solve: x_i = argmin |A_i x - b_i|^2 + ridge |x|^2, ridge times count where weighted is 1; 0 for an empty row. Rows of fewer than
+// direct_below entries by Cholesky of A_i^T A_i: fewer than 2 r entries have at least the ridge thin trace/r, and a pivot that is not positive asks for
+// 1e-6, then 1e-4 trace/r more (flags[i] = 1; 2: x_i = 0, nothing helped; I32). The others by at most `steps` conjugate gradient steps on A_i from x_i,
+// which end where |A^T (b - A x) - ridge x| <= stop |A|_F |b| or <= reduction times what it was at first.
+// als_product: x_i = b_i^T A_i. als_loss: losses[i] = |A_i x_i - b_i|^2.
+struct AlsArgs { const void *y, *starts, *columns, *values; void *x, *flags, *losses; int32_t rows, r, steps, direct_below, weighted; double ridge, thin, stop, reduction; int32_t dtype; };

@@ -22,6 +22,8 @@
     X(attention_forward, AttentionArgs) X(attention_backward, AttentionGradArgs) \
     X(adam_8bit, Adam8BitArgs) \
     X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs) X(rmsprop, RmsPropArgs) X(adafactor, AdafactorArgs)
+    X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs) X(rmsprop, RmsPropArgs) X(adafactor, AdafactorArgs) \
+    X(als_solve, AlsArgs) X(als_product, AlsArgs) X(als_loss, AlsArgs)
 
 #ifdef LR_NS
 namespace LR_NS {

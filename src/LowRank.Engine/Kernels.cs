@@ -80,4 +80,8 @@ internal static class Kernels
     public static readonly Kernel<SgdArgs> Sgd = new("sgd", OptimizerReferences.Sgd) { Cuda = CudaPlans.Sgd };
     public static readonly Kernel<RmsPropArgs> RmsProp = new("rmsprop", OptimizerReferences.RmsProp) { Cuda = CudaPlans.RmsProp };
     public static readonly Kernel<AdafactorArgs> Adafactor = new("adafactor", OptimizerReferences.Adafactor) { Cuda = CudaPlans.Adafactor };
+
+    public static readonly Kernel<AlsArgs> AlsSolve = new("als_solve", AlsReferences.Solve) { Cuda = CudaAlsPlans.Solve };
+    public static readonly Kernel<AlsArgs> AlsProduct = new("als_product", AlsReferences.Product) { Cuda = CudaAlsPlans.Product };
+    public static readonly Kernel<AlsArgs> AlsLoss = new("als_loss", AlsReferences.Loss) { Cuda = CudaAlsPlans.Loss };
 }

@@ -22,6 +22,7 @@ public class KernelRowTests
         ("Sgd momentum", [DType.F32], (device, type) => Step(device, type, p => new Sgd([p]) { Momentum = 0.5 })),
         ("RmsProp centred", [DType.F32], (device, type) => Step(device, type, p => new RmsProp([p]) { Centered = true })),
         ("Adafactor clipped", [DType.F32], (device, type) => Step(device, type, p => new Adafactor([p]))),
+        ("SparseRows", [DType.F32], Sparse),
         .. TileTests.Rows.Select(row => (row.Name, Types, (Action<Device, DType>)((device, type) => row.Run(((CudaDevice)device).Driver, type)))),
     ];
 
@@ -119,6 +120,16 @@ public class KernelRowTests
         new Rng(5).FillUniform(values, -1, 1);
         Tensor source = scope.Of([17, 59], values, from);
         return (source.ToDoubles(), source.ConvertTo(to, scope).ToDoubles());
+    }
+
+    private static void Sparse(Device device, DType type)
+    {
+        using Scope store = device.NewStore();
+        var rows = new SparseRows(store, 3, [0, 2], [0, 2], [1, 2], type);
+        Tensor y = store.Of([3, 2], [1f, 2, 3, 4, 5, 6], type), x = store.New([1, 2], type);
+        rows.Product(y, x);
+        rows.Solve(y, x, new RowSolve(Ridge: 1));
+        rows.Loss(y, x);
     }
 
     private static void Step(Device device, DType type, Func<Parameter, Optimizer> make)
