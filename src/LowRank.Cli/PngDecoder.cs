@@ -14,6 +14,22 @@ internal static class PngDecoder
     /// <exception cref="ModelFormatException">The file is not a PNG image, is damaged, too large or transparent.</exception>
     public static DecodedImage Decode(string path)
     {
+        DecodedImage image = Read(path);
+        return image.Channels == 1 ? image : new DecodedImage(WithoutAlpha(image.Pixels, path), 3, image.Height, image.Width);
+    }
+
+    /// <summary>Decodes one file with its transparency as the last channel: gray and alpha, or RGB and alpha; 255 is opaque.</summary>
+    /// <exception cref="FileNotFoundException">The file is not there.</exception>
+    /// <exception cref="ModelFormatException">The file is not a PNG image, is damaged or too large.</exception>
+    public static DecodedImage DecodeWithAlpha(string path)
+    {
+        DecodedImage image = Read(path);
+        return image.Channels == 4 ? image : new DecodedImage([.. image.Pixels.SelectMany(gray => (byte[])[gray, 255])], 2, image.Height, image.Width);
+    }
+
+    /// <summary>Gray, or RGB and alpha.</summary>
+    private static DecodedImage Read(string path)
+    {
         byte[] file = File.ReadAllBytes(path);
         using SKData data = SKData.CreateCopy(file);
         using SKCodec codec = SKCodec.Create(data) ?? throw new ModelFormatException($"PngDecoder: {path} is not an image that can be read");
@@ -40,7 +56,7 @@ internal static class PngDecoder
                 }
             }
         }
-        return gray ? new DecodedImage(pixels, 1, info.Height, info.Width) : new DecodedImage(WithoutAlpha(pixels, path), 3, info.Height, info.Width);
+        return new DecodedImage(pixels, gray ? 1 : 4, info.Height, info.Width);
     }
 
     private static byte[] WithoutAlpha(byte[] rgba, string path)

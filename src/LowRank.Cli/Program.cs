@@ -26,6 +26,7 @@ public static class Program
     internal static RootCommand Root() => new("Low-rank adapters without Python: train, evaluate and inspect.")
     {
         DemoCommand.Create(), TrainCommand.Create(), EvalCommand.Create(), EmbedCommand.Create(), GenerateCommand.Create(), ExportCommand.Create(), UnmergeCommand.Create(), ConvertCommand.Create(), InspectCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), MethodsCommand.Create(), OpsCommand.Create(), KernelsCommand.Create(),
+        CompleteCommand.Create(),
     };
 
     /// <summary>As <see cref="Main"/>, stopped by a token.</summary>
