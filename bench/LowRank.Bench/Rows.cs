@@ -53,5 +53,7 @@ public static class Rows
         Step with { Group = "vit step, a core busy", Busy = true },
 
         .. new TextRow[] { new(TextWork.Embed, 64, 32), new(TextWork.Step, 16, 64), new(TextWork.Layer, 1, 512) }.SelectMany(t => new[] { t, t with { Type = DType.BF16 } }),
+
+        .. CompletionRow.All,
     ];
 }
