@@ -9,6 +9,8 @@ public enum MethodKind
     Mode,
     /// <summary>Moves parameters.</summary>
     Optimizer,
+    /// <summary>Fits data of its own, without a model.</summary>
+    Solver,
 }
 
 /// <summary>What is true of a method today. The README's status table and <c>lowrank methods</c> are made of it.</summary>

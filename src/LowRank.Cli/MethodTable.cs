@@ -25,6 +25,7 @@ internal static class MethodTable
         new("LoRA-FA", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("Riemannian AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),
+        new("matrix completion", MethodKind.Solver, "matrix-completion", ["matrix-completion"], null),
     ];
 
     /// <summary>A row as JSON: name, kind, sheet, golden, gradient, cpu, emulated, cuda, merge, peft.</summary>
@@ -70,6 +71,7 @@ internal static class MethodTable
     {
         MethodKind.Adapter => "adapter",
         MethodKind.Mode => "training mode",
+        MethodKind.Solver => "solver",
         _ => "optimiser",
     };
 }
