@@ -128,8 +128,9 @@ struct AttentionGradArgs { const void *q, *k, *v, *mask, *bias, *y, *lse, *dy; v
 
 // ---- adam.cpp: optimisers over one flat pack of parameters -------------------------------------------------------------
 // A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay; `state` is where it starts in the state blocks.
+// `paused` steps of the run are not steps of this one: it was frozen or had no gradient, so a correction by the number of steps counts without them.
 // progress, where given, holds {lr, step} as doubles in the device's memory and stands for the fields of these names: a recorded launch sees new values.
-struct Segment { int64_t start, count, state; double lr_scale, weight_decay; };
+struct Segment { int64_t start, count, state, paused; double lr_scale, weight_decay; };
 // norm2[0] = sum of squares of g over the segments, accumulated in float64 in a fixed order
 struct SquareSumArgs { const void *g; const Segment *segments; void *norm2; int32_t segment_count, dtype; };
 // g *= min(1, max_norm / (sqrt(norm2[0]) + 1e-6)) where norm2 is given and max_norm > 0, folded into the update, g itself stays.

@@ -118,13 +118,14 @@ int32_t adamw(const AdamWArgs* a) {
     float* p = static_cast<float*>(a->p);
     const float* g = static_cast<const float*>(a->g);
     const Pace pace(a);
-    const double correct1 = a->uncorrected ? 1 : 1 - __builtin_pow(a->beta1, pace.step), correct2 = a->uncorrected ? 1 : 1 - __builtin_pow(a->beta2, pace.step);
-    const double outside = a->late ? __builtin_sqrt(correct2) : 1;
     const vf scale = splat(float(clip(a->norm2, a->max_norm))), b1 = splat(float(a->beta1)), c1 = splat(float(1 - a->beta1)), b2 = splat(float(a->beta2));
-    const vf c2 = splat(float(1 - a->beta2)), root = splat(float(outside / __builtin_sqrt(correct2))), eps = splat(float(a->eps));
+    const vf c2 = splat(float(1 - a->beta2)), eps = splat(float(a->eps));
     over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
-        const double lr = pace.lr * s.lr_scale;
+        const double lr = pace.lr * s.lr_scale, steps = pace.step - double(s.paused);
+        const double correct1 = a->uncorrected ? 1 : 1 - __builtin_pow(a->beta1, steps), correct2 = a->uncorrected ? 1 : 1 - __builtin_pow(a->beta2, steps);
+        const double outside = a->late ? __builtin_sqrt(correct2) : 1;
         const float kept = float(1 - lr * s.weight_decay);
+        const vf root = splat(float(outside / __builtin_sqrt(correct2)));
         const vf step = splat(float(lr * outside / correct1)), before = splat(a->late ? 1 : kept), after = splat(a->late ? kept : 1), decay = splat(float(s.weight_decay));
         const bool coupled = a->coupled != 0;
         float *m = state_of(a->m, s), *v = state_of(a->v, s);

@@ -61,11 +61,17 @@ LR_KERNEL(adamw, AdamWArgs, 256, 4) {
     const float* g = static_cast<const float*>(p.g);
     const float clip = lr_clip(p.norm2, p.max_norm), b1 = static_cast<float>(p.beta1), b2 = static_cast<float>(p.beta2), c1 = static_cast<float>(1 - p.beta1), c2 = static_cast<float>(1 - p.beta2);
     const Pace pace = lr_pace(p);
-    const double correction1 = p.uncorrected ? 1 : 1 - pow(p.beta1, pace.step), correction2 = p.uncorrected ? 1 : 1 - pow(p.beta2, pace.step);
-    const double outside = p.late ? sqrt(correction2) : 1;
-    const float root = static_cast<float>(sqrt(correction2) / outside), eps = static_cast<float>(p.eps);
+    const float eps = static_cast<float>(p.eps);
+    int64_t counted = -1;
+    double correction1 = 1, correction2 = 1;
     lr_tiles(p.segments, p.segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
-        const double lr = pace.lr * s.lr_scale;
+        if (!p.uncorrected && s.paused != counted) { // powers once, and again only where a segment has sat steps out
+            correction1 = 1 - pow(p.beta1, pace.step - static_cast<double>(s.paused));
+            correction2 = 1 - pow(p.beta2, pace.step - static_cast<double>(s.paused));
+            counted = s.paused;
+        }
+        const double lr = pace.lr * s.lr_scale, outside = p.late ? sqrt(correction2) : 1;
+        const float root = static_cast<float>(sqrt(correction2) / outside);
         const float keep = static_cast<float>(1 - lr * s.weight_decay), step = static_cast<float>(lr * outside / correction1), decay = static_cast<float>(s.weight_decay);
         float *m = lr_state(p.m, s), *v = lr_state(p.v, s);
         for (int64_t i = begin + LR_TID; i < end; i += 256) {

@@ -26,6 +26,9 @@ public class AdamW : Optimizer
     public bool Uncorrected { get; init; }
 
     /// <inheritdoc/>
+    private protected override bool CountsPauses => true;
+
+    /// <inheritdoc/>
     protected override void Update(StepData step) => Pack.Values.Device.Launch(Kernels.AdamW, new AdamWArgs
     {
         P = Pack.Values.Data,

@@ -3,7 +3,9 @@ namespace LowRank;
 /// <summary>Base of every optimiser: packs the parameters, clips by the global norm, keeps named state that can be saved and restored.</summary>
 public abstract class Optimizer : IDisposable
 {
+    private const string PausedState = "paused";
     private readonly Tensor norm2;
+    private readonly long[] paused;        // steps that each parameter sat out: frozen, or without a gradient
     private readonly StepTable<Segment> table;
     private double? norm = double.NaN;     // null: still to be read from the device
 
@@ -11,7 +13,8 @@ public abstract class Optimizer : IDisposable
     /// <exception cref="ShapeException">As <see cref="ParameterPack(IReadOnlyList{Parameter})"/>.</exception>
     protected Optimizer(IReadOnlyList<Parameter> parameters)
     {
-        Pack = new ParameterPack(parameters) { StateShape = StateShape, StateType = StateType };
+        Pack = new ParameterPack(parameters) { StateShape = SavedShape, StateType = StateType };
+        paused = new long[Pack.Parameters.Count];
         table = new StepTable<Segment>(Pack.Store, Pack.Parameters.Count);
         norm2 = Pack.Store.NewZeros([1], DType.F64);
     }
@@ -37,17 +40,18 @@ public abstract class Optimizer : IDisposable
     /// <summary>Global norm over the gradients that the next step would use.</summary>
     public double MeasureGradientNorm()
     {
-        Segment[] segments = Pack.Segments(WeightDecay);
+        Segment[] segments = Pack.Segments(WeightDecay, paused);
         _ = GradientNorm;     // its place is about to be written
         Measure(table.Of(segments), segments.Length);
         return Math.Sqrt(norm2.Item());
     }
 
-    /// <summary>Updates the parameters from their gradients and forgets the gradients. Frozen parameters and those without a gradient stay as they are.</summary>
+    /// <summary>Updates the parameters from their gradients and forgets the gradients. Frozen parameters and those without a gradient stay as they are, and
+    /// the step does not count for them, as in torch.</summary>
     /// <exception cref="InvalidOperationException">No parameter has a gradient.</exception>
     public void Step()
     {
-        Segment[] segments = Pack.Segments(WeightDecay);
+        Segment[] segments = Pack.Segments(WeightDecay, paused);
         if (segments.Length == 0)
         {
             throw new InvalidOperationException("Optimizer: no parameter has a gradient; run Backward first");
@@ -55,19 +59,20 @@ public abstract class Optimizer : IDisposable
         nint rows = table.Of(segments);
         Measure(rows, segments.Length);
         nint progress = 0;
+        int[] idle = [.. Enumerable.Range(0, paused.Length).Where(i => !ParameterPack.IsTrained(Pack.Parameters[i]))];
         if (Pack.Values.Device.Recording is { } graph)
         {
             Tensor memory = Pack.Store.New([2], DType.F64);     // what a recorded step reads: the learning rate and the number of the step
             progress = memory.Data;
             graph.BeforeReplay(() =>
             {
-                Count();
+                Count(idle);
                 memory.Set([LearningRate, Steps]);
             });
         }
         else
         {
-            Count();
+            Count(idle);
         }
         Update(new StepData(rows, segments.Length, norm2, progress));
         Pack.ClearGradients();
@@ -82,9 +87,25 @@ public abstract class Optimizer : IDisposable
     /// <summary>Type of a state; null: that of the parameters.</summary>
     public virtual DType? StateType(string state) => null;
 
+    /// <summary>Shape in which a state of a parameter is saved: <see cref="StateShape"/>, or one number for the steps that it sat out.</summary>
+    public Shape? SavedShape(string state, Parameter parameter) => state == PausedState ? [1] : StateShape(state, parameter);
+
     /// <summary>Every state tensor by name: <c>{state}.{parameter}</c> in the state's shape.</summary>
-    public IEnumerable<(string Name, Tensor Value)> State() =>
-        from state in Pack.StateNames.ToArray() from p in Pack.Parameters where StateShape(state, p) is not null select ($"{state}.{p.Name}", Pack.StateOf(state, p));
+    public IEnumerable<(string Name, Tensor Value)> State()
+    {
+        if (CountsPauses && paused.Any(count => count > 0))
+        {
+            _ = Pack.State(PausedState);
+        }
+        if (Pack.StateNames.Contains(PausedState))
+        {
+            for (int i = 0; i < paused.Length; i++)
+            {
+                Pack.StateOf(PausedState, Pack.Parameters[i]).Set([(double)paused[i]]);
+            }
+        }
+        return from state in Pack.StateNames.ToArray() from p in Pack.Parameters where SavedShape(state, p) is not null select ($"{state}.{p.Name}", Pack.StateOf(state, p));
+    }
 
     /// <summary>Continues at a saved place: sets the number of steps and lets <paramref name="read"/> fill each state tensor.</summary>
     public void Restore(long steps, IEnumerable<string> states, Action<string, Tensor> read)
@@ -98,6 +119,11 @@ public abstract class Optimizer : IDisposable
         {
             read(name, value);
         }
+        bool counted = Pack.StateNames.Contains(PausedState);
+        for (int i = 0; i < paused.Length; i++)
+        {
+            paused[i] = counted ? (long)Pack.StateOf(PausedState, Pack.Parameters[i]).Item() : 0;
+        }
     }
 
     /// <inheritdoc/>
@@ -106,6 +132,9 @@ public abstract class Optimizer : IDisposable
         Pack.Dispose();
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>True where an update depends on how many steps a parameter has taken itself: what it sat out is saved then.</summary>
+    private protected virtual bool CountsPauses => false;
 
     /// <summary>Moves the parameters of <see cref="Pack"/>; <see cref="Steps"/> counts this step already.</summary>
     protected abstract void Update(StepData step);
@@ -127,10 +156,11 @@ public abstract class Optimizer : IDisposable
         Require(!(epsilon >= 0), $"Epsilon is {epsilon}, want 0 or more");
     }
 
-    private void Count()
+    private void Count(int[] idle)
     {
         Steps++;
         norm = null;
+        Array.ForEach(idle, i => paused[i]++);
     }
 
     private void Measure(nint rows, int count) => Pack.Values.Device.Launch(

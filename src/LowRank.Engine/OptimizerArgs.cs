@@ -7,7 +7,7 @@ namespace LowRank;
 [StructLayout(LayoutKind.Sequential)]
 internal struct Segment
 {
-    public long Start, Count, State;
+    public long Start, Count, State, Paused;
     public double LrScale, WeightDecay;
 }
 

@@ -80,18 +80,20 @@ public sealed class ParameterPack : IDisposable
     }
 
     /// <summary>Runs of elements to update: trainable parameters that have a gradient, neighbours with equal hyper-parameters joined.</summary>
-    internal Segment[] Segments(double weightDecay)
+    /// <param name="weightDecay">Of parameters that name none.</param>
+    /// <param name="paused">Steps that each parameter sat out so far.</param>
+    internal Segment[] Segments(double weightDecay, ReadOnlySpan<long> paused)
     {
         List<Segment> runs = [];
         for (int i = 0; i < Parameters.Count; i++)
         {
             Parameter p = Parameters[i];
-            if (p.Frozen || p.Gradient is null)
+            if (!IsTrained(p))
             {
                 continue;
             }
-            var run = new Segment { Start = starts[i], State = starts[i], Count = starts[i + 1] - starts[i], LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? weightDecay };
-            if (runs.Count > 0 && runs[^1] is var last && last.Start + last.Count == run.Start && last.LrScale == run.LrScale && last.WeightDecay == run.WeightDecay)
+            var run = new Segment { Start = starts[i], State = starts[i], Count = starts[i + 1] - starts[i], Paused = paused[i], LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? weightDecay };
+            if (runs.Count > 0 && runs[^1] is var last && last.Start + last.Count == run.Start && last.Paused == run.Paused && last.LrScale == run.LrScale && last.WeightDecay == run.WeightDecay)
             {
                 (run.Start, run.State) = (last.Start, last.State);
                 run.Count += last.Count;
@@ -104,6 +106,9 @@ public sealed class ParameterPack : IDisposable
         }
         return [.. runs];
     }
+
+    /// <summary>True where the next step moves the parameter.</summary>
+    internal static bool IsTrained(Parameter parameter) => !parameter.Frozen && parameter.Gradient is not null;
 
     internal void ClearGradients()
     {

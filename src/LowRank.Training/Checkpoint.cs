@@ -63,7 +63,7 @@ internal static class Checkpoint
         {
             foreach (Parameter p in optimizer.Pack.Parameters)
             {
-                if (optimizer.StateShape(name, p) is { } shape)
+                if (optimizer.SavedShape(name, p) is { } shape)
                 {
                     expected.Add($"state.{name}.{p.Name}", (shape, optimizer.StateType(name) ?? wanted));
                 }

@@ -22,9 +22,10 @@ internal static unsafe class OptimizerReferences
         var (p, g, m, v) = (new Elements(a.P, a.DType), new Elements(a.G, a.DType), new Elements(a.M, a.DType), new Elements(a.V, a.DType));
         double clip = Clip(a.Norm2, a.MaxNorm);
         (double rate, double step) = Pace(a.Progress, a.Lr, a.Step);
-        double correct1 = a.Uncorrected != 0 ? 1 : 1 - Math.Pow(a.Beta1, step), correct2 = a.Uncorrected != 0 ? 1 : 1 - Math.Pow(a.Beta2, step);
         foreach (Segment s in new ReadOnlySpan<Segment>((void*)a.Segments, a.SegmentCount))
         {
+            double steps = step - s.Paused;
+            double correct1 = a.Uncorrected != 0 ? 1 : 1 - Math.Pow(a.Beta1, steps), correct2 = a.Uncorrected != 0 ? 1 : 1 - Math.Pow(a.Beta2, steps);
             double lr = rate * s.LrScale;
             for (long i = s.Start, at = s.State; i < s.Start + s.Count; i++, at++)
             {
