@@ -37,3 +37,21 @@ struct SkinnyRoundArgs { RoundedMatrix each[3]; };
 // One pass over dy[tokens, n] with b[n, RP] and t[tokens, RP] in its type: parts u [panel][tokens][RP], db [group][n][RP] and sums [group][n] (null: not wanted),
 // a panel being 128 subs columns and a group 128 tiles tokens
 struct LoraDyArgs { const void *dy, *b, *t; float *u, *db, *sums; int32_t tokens, n, subs, tiles; };
+
+// table[j] = cos(2 pi j/order), j < order
+struct DctTableArgs { float* table; int64_t order; };
+// y = scale C x of `rows` lines of n, or C^T x, element (row, i) at row * x_row + i * x_step and likewise in y; table holds 4 n cosines; work: 2 n complex
+// numbers a block, null: in shared memory
+struct DctRowsArgs { const void *x; void *y; const float *table; void *work; int64_t x_row, x_step, y_row, y_step; int32_t rows, n, inverse, x_dtype, y_dtype; float scale; uint32_t add; };
+// places [2, count] of coefficients and their values (null: not wanted); order [count] by column and start [cols + 1] of each column in it
+struct DctPlacesArgs { const float *a, *u; const int32_t *loc; int32_t *places; float *values; int32_t *order, *start; int32_t rows, cols, count, reserved; };
+// An op on coefficients with what the plan made: tables of 4 rows and 4 cols cosines, places as above, parts of sums by block, room for the transforms
+template <class Args> struct PlannedDct {
+    Args op;
+    const float *rows, *cols;
+    const int32_t *places, *order, *start;
+    const float *values;
+    float *parts;
+    void *work;
+    int32_t blocks, cells;
+};

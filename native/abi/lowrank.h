@@ -126,6 +126,19 @@ struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t 
 struct AttentionArgs { const void *q, *k, *v, *mask, *bias; void *y, *lse; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale, cap; int32_t dtype; };
 struct AttentionGradArgs { const void *q, *k, *v, *mask, *bias, *y, *lse, *dy; void *dq, *dk, *dv, *dbias; int32_t batch, queries, keys, heads, kv_heads, dim, causal, window; double scale, cap; int32_t dtype; uint32_t add; };
 
+// ---- dct.cpp: cosine transforms. C_n[i,j] = sqrt(2/n) cos(pi i (2j+1)/(2n)), row 0 divided by sqrt(2), so that C_n C_n^T = I --------------
+// y[rows,cols] = scale C_rows x C_cols^T; inverse 1: scale C_rows^T x C_cols
+struct Dct2Args { const void *x; void *y; int32_t rows, cols, inverse, dtype; double scale; uint32_t add; };
+// Coefficient j < count of S[rows,cols] stands at (loc[0,j], loc[1,j]) where loc, I32, is given, else at round(min(max(u[i,j], 0), 0.999) (n-1)), halves to
+// even, n = rows for i = 0, cols for i = 1; a NaN in u gives NaN. Equal places add in the order of j: S[place_j] += a_j.
+// y[rows,cols] = w + scale C_rows^T S C_cols; w null: 0. route 1: S is spelled out and transformed along both sides; 2: only its rows, after sums of
+// cosines along the columns; 0: whichever is cheaper. All in parameter precision.
+struct SparseDctArgs { const void *w, *a, *u; const int32_t *loc; void *y; int32_t rows, cols, count, route; double scale; int32_t dtype; };
+// K = scale C_rows (dy^T x) C_cols^T with x[tokens,cols], dy[tokens,rows]; dy null: the identity, tokens = rows. da[j] = K at place j;
+// du[0,j] = (rows-1) clip(a_j/2 (K one row further - K one row before), -1, 1) where 0 <= u <= 0.999, else 0; past a border a neighbour is the place
+// itself; du[1,j] likewise along the columns. A central difference of the loss on the grid of places, rounding taken as the identity.
+struct SparseDctGradArgs { const void *x, *dy, *a, *u; const int32_t *loc; void *da, *du; int32_t tokens, rows, cols, count; double scale; int32_t dtype; uint32_t add; };
+
 // ---- adam.cpp: optimisers over one flat pack of parameters -------------------------------------------------------------
 // A run of elements with equal hyper-parameters: learning rate = lr * lr_scale, its own decoupled decay; `state` is where it starts in the state blocks.
 // `paused` steps of the run are not steps of this one: it was frozen or had no gradient, so a correction by the number of steps counts without them.

@@ -19,6 +19,7 @@
     X(transpose, TransposeArgs) X(unfold, UnfoldArgs) X(fold, UnfoldArgs) \
     X(cross_entropy_forward, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyGradArgs) \
     X(squared_error_forward, SquaredErrorArgs) X(squared_error_backward, SquaredErrorGradArgs) \
+    X(dct2, Dct2Args) X(sparse_dct, SparseDctArgs) X(sparse_dct_backward, SparseDctGradArgs) \
     X(attention_forward, AttentionArgs) X(attention_backward, AttentionGradArgs) \
     X(adam_8bit, Adam8BitArgs) \
     X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs) X(rmsprop, RmsPropArgs) X(adafactor, AdafactorArgs)

@@ -14,6 +14,7 @@ internal static partial class KernelTable
     private static readonly (string Prefix, string Group)[] Groups =
     [
         ("lora", "lora forward"), ("skinny", "lora forward+backward"), ("linear", "linear"), ("product", "linear"), ("gemm", "linear"), ("attention", "attention"), ("loss", "cross-entropy"), ("adam", "adamw"),
+        ("dct", "inverse cosine transform"),
     ];
 
     /// <summary>The table as the README shows it, each line ended. The last columns are the compiler's.</summary>

@@ -71,6 +71,10 @@ internal static class Kernels
     public static readonly Kernel<SquaredErrorArgs> BinaryCrossEntropyForward = new("binary_cross_entropy_forward", RowsReferences.BinaryCrossEntropyForward) { Cuda = CudaPlans.Error("binary_cross_entropy_parts") };
     public static readonly Kernel<SquaredErrorGradArgs> BinaryCrossEntropyBackward = new("binary_cross_entropy_backward", RowsReferences.BinaryCrossEntropyBackward) { Cuda = CudaPlans.ErrorGrad("binary_cross_entropy_backward") };
 
+    public static readonly Kernel<Dct2Args> Dct2 = new("dct2", DctReferences.Dct2) { Cuda = CudaDctPlans.Dct2 };
+    public static readonly Kernel<SparseDctArgs> SparseDct = new("sparse_dct", DctReferences.SparseDct) { Cuda = CudaDctPlans.SparseDct };
+    public static readonly Kernel<SparseDctGradArgs> SparseDctBackward = new("sparse_dct_backward", DctReferences.SparseDctBackward) { Cuda = CudaDctPlans.SparseDctGrad };
+
     public static readonly Kernel<AttentionArgs> AttentionForward = new("attention_forward", AttentionReferences.Forward) { Cuda = CudaAttentionPlans.Forward };
     public static readonly Kernel<AttentionGradArgs> AttentionBackward = new("attention_backward", AttentionReferences.Backward) { Cuda = CudaAttentionPlans.Backward };
 

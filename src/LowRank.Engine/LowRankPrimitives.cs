@@ -2,7 +2,7 @@ namespace LowRank;
 
 /// <summary>The fused kernels on plain spans, for applications that have no model: a sister of System.Numerics.Tensors.TensorPrimitives.
 /// Safe to call from one thread at a time; each call uses the native thread pool.</summary>
-public static unsafe class LowRankPrimitives
+public static unsafe partial class LowRankPrimitives
 {
     private static readonly Lazy<Device> Cpu = new(Device.Cpu);
 

@@ -170,5 +170,6 @@ void rows();
 void attention();
 void products();
 void quantised();
+void cosines();
 
 } // namespace test

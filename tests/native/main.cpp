@@ -115,6 +115,7 @@ int main() {
     test::attention();
     test::products();
     test::quantised();
+    test::cosines();
 #define LR_COVERED(name, Args) \
     if (!test::covered.count(#name)) test::fail(#name, "no case runs it");
     LR_KERNELS(LR_COVERED)
