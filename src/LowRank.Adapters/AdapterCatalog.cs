@@ -52,6 +52,8 @@ public static class AdapterCatalog
         New("TRAINABLE_TOKENS", "trainable tokens", "rows of an embedding", new TrainableTokensConfig(), AdapterJson.Default.TrainableTokensConfig),
         new("RANDLORA", "W + s·B·S, S the trained scales of a random basis; full rank", new RandLoraConfig(), AdapterJson.Default.RandLoraConfig,
             [new("RandLoRA", MethodKind.Adapter, "randlora", ["randlora", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" }]),
+        new("LOCA", "W + s·Cᵀ·S·C, S of k coefficients of a cosine transform at trained places", new LocaConfig(), AdapterJson.Default.LocaConfig,
+            [new("LoCA", MethodKind.Adapter, "loca", ["loca"], "differences, golden") { Merge = true }]),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>

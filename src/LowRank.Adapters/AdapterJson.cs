@@ -11,5 +11,6 @@ namespace LowRank.Adapters;
 [JsonSerializable(typeof(LnTuningConfig))]
 [JsonSerializable(typeof(TrainableTokensConfig))]
 [JsonSerializable(typeof(RandLoraConfig))]
+[JsonSerializable(typeof(LocaConfig))]
 [JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

@@ -87,6 +87,8 @@ public static class AdapterRows
     private static readonly LnTuningConfig LnTuning = new() { Targets = ["layer"] };
     private static readonly TrainableTokensConfig Tokens = new() { Targets = ["layer"], Tokens = [7, 0, 3, 10, 5] };
 
+    private static readonly LocaConfig Loca = new() { Targets = ["layer"], Coefficients = 20, CoefficientSteps = 2, LocationSteps = 2, LocationRate = 0.1 };
+
     /// <summary>Every row.</summary>
     public static IReadOnlyList<AdapterRow> All { get; } =
     [
@@ -151,6 +153,9 @@ public static class AdapterRows
         new(Ia3 with { FeedForward = ["layer"] }, SiteKind.Conv2d, [6, 4, 3, 2], 4) { StartIsDrawn = false, Convolution = new() { Stride = 2 } },
         new(LnTuning, SiteKind.Norm, [12], 2 * 12) { StartIsDrawn = false },
         new(LnTuning, SiteKind.Norm, [33], 33) { StartIsDrawn = false, Bias = false },
+        new(Loca, SiteKind.Linear, [9, 14], 20),
+        new(Loca with { Mode = "default", Scale = 0.5 }, SiteKind.Linear, [70, 50], 20) { Bias = false },
+        new(Loca with { Mode = "sparse", Coefficients = 7 }, SiteKind.Linear, [1, 33], 7),
         new(Tokens, SiteKind.Embedding, [11, 8], 5 * 8) { StartIsDrawn = false },
         new(Tokens with { InitWeights = false }, SiteKind.Embedding, [11, 8], 5 * 8) { StartsAtBase = false },
     ];
