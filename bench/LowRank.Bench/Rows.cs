@@ -52,6 +52,10 @@ public static class Rows
         Step, Step with { Threads = 1 }, Step with { Type = DType.BF16 }, Step with { Trained = Trained.Dora }, Step with { Trained = Trained.Full },
         Step with { Group = "vit step, a core busy", Busy = true },
 
+        new DctRow("inverse cosine transform", DctWork.Inverse, 4096, 4096), new DctRow("inverse cosine transform", DctWork.Inverse, 768, 3072),
+        new DctRow("W + coefficients", DctWork.Merge, 4096, 4096, 5000), new DctRow("W + coefficients", DctWork.Merge, 768, 3072, 1000),
+        new DctRow("loca forward+backward", DctWork.Layer, 1024, 1024, 1000) { Tokens = 2048 },
+
         .. new TextRow[] { new(TextWork.Embed, 64, 32), new(TextWork.Step, 16, 64), new(TextWork.Layer, 1, 512) }.SelectMany(t => new[] { t, t with { Type = DType.BF16 } }),
 
         .. CompletionRow.All,
