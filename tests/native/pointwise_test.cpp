@@ -168,7 +168,7 @@ void layer_norm() {
 
 void optimizers() {
     const int64_t n = 40100;
-    const Segment segments[] = {{3, 20001, 3, 1, 0.1}, {20010, 17, 20010, 0.5, 0}, {20100, 20000, 20100, 2, 0.01}};
+    const Segment segments[] = {{3, 20001, 3, 0, 1, 0.1}, {20010, 17, 20010, 3, 0.5, 0}, {20100, 20000, 20100, 0, 2, 0.01}};
     auto segment = [&](int64_t i) -> const Segment* {
         for (auto& s : segments)
             if (s.start <= i && i < s.start + s.count) return &s;
@@ -190,8 +190,8 @@ void optimizers() {
         auto v1 = [&](int64_t i) { return segment(i) ? b2 * v[i] + (1 - b2) * grad(i) * grad(i) : v[i]; };
         auto p1 = [&](int64_t i) {
             if (!segment(i)) return p[i];
-            const double rate = lr * segment(i)->lr_scale;
-            return (coupled ? p[i] : p[i] * (1 - rate * segment(i)->weight_decay)) - rate / (1 - pow(b1, 7)) * m1(i) / (sqrt(v1(i) / (1 - pow(b2, 7))) + eps);
+            const double rate = lr * segment(i)->lr_scale, steps = 7 - double(segment(i)->paused);
+            return (coupled ? p[i] : p[i] * (1 - rate * segment(i)->weight_decay)) - rate / (1 - pow(b1, steps)) * m1(i) / (sqrt(v1(i) / (1 - pow(b2, steps))) + eps);
         };
         run(KERNEL(adamw, AdamWArgs), coupled ? "coupled" : "decoupled", LR_F32, {&g, &saved}, {{&p, p1}, {&m, m1}, {&v, v1}},
             [&](int32_t t) { return AdamWArgs{p.data, g.data, m.data, v.data, segments, saved.data, nullptr, lr, b1, b2, eps, limit, 7, 3, coupled, 0, 0, t}; });

@@ -199,7 +199,7 @@ void offsets_past_32_bits() {
     Sparse table(at + cols), p(at + cols), m(at + cols), v(at + cols);
     if (!table.data || !p.data || !m.data || !v.data) return fail("offsets", "no address space for 4 x 17 GB");
     const int32_t ids[] = {far, 0};
-    const Segment segment{at, 40, at, 1, 0};
+    const Segment segment{at, 40, at, 0, 1, 0};
     for (size_t level = 0; level < levels_here(); ++level) {
         float y[2 * 1024] = {};
         for (int i = 0; i < 40; ++i) table.data[at + i] = float(i + 1), p.data[at + i] = m.data[at + i] = v.data[at + i] = 0;
