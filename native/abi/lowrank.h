@@ -104,6 +104,18 @@ struct TransposeArgs { const void *x; void *y; int32_t batch, rows, cols, dtype;
 // y[(b,oh,ow), (c,i,j)] = x[b,c, oh*stride - pad + i*dilation, ow*stride - pad + j*dilation] or 0; fold is its adjoint
 struct UnfoldArgs { const void *x; void *y; int32_t batch, channels, height, width, kernel_h, kernel_w, stride, pad, dilation, out_h, out_w, dtype; uint32_t add; };
 
+// ---- wavelet.cpp -----------------------------------------------------------------------------------------------------
+// A table of one axis, n samples against two bands of m coefficients: 8 int32 (places of lr_axis), real weights, int32 indices; reals are float, or double
+// when dtype is F64. Rows of a down matrix are the m coefficients; a unit is a row, u = row, and its columns start at 2u + start. Rows of an up matrix are
+// the n samples; a unit is two rows, and its columns start at u + start. Units [first, last) have the weights [phase][low, high][taps]; the other rows are
+// listed in order: low weights [edges][width], high weights [edges][width], then their columns [edges][width].
+enum lr_axis : int32_t { LR_SAMPLES = 0, LR_BANDS = 1, LR_FIRST = 2, LR_LAST = 3, LR_TAPS = 4, LR_START = 5, LR_EDGES = 6, LR_WIDTH = 7, LR_AXIS_INTS = 8 };
+// With R_l, R_h the low and high matrix of `rows` (along axis 0) and C_l, C_h those of `cols` (along axis 1); a null table is the identity, without a high one:
+// wavelet_down: ll = scale R_l x C_l^T, lh = scale R_l x C_h^T, hl = scale R_h x C_l^T, hh = scale R_h x C_h^T; add bits 0 .. 3. A null band is not wanted.
+// wavelet_up: x = w + scale (R_l ll C_l^T + R_l lh C_h^T + R_h hl C_l^T + R_h hh C_h^T); add bit 0. A null band is zero.
+// x and w [x_rows, x_cols] of dtype have rows ldx apart, the bands [band_rows, band_cols] of F32 (F64) rows ldb apart.
+struct WaveletArgs { const void *rows, *cols; void* x; const void* w; void *ll, *lh, *hl, *hh; int32_t x_rows, x_cols, band_rows, band_cols, ldx, ldb; double scale; int32_t dtype; uint32_t add; };
+
 // ---- loss.cpp ------------------------------------------------------------------------------------------------------
 // loss[0] = mean over labels != ignore of -sum_j q_j log softmax(z)_j, z = cap tanh(logits/cap), or logits where cap is 0; q = (1-smoothing) onehot +
 // smoothing/cols; valid[0] = labels counted (as a float). None counted: loss 0. A call does the rows from `first` on: logits and dlogits hold these `rows`,

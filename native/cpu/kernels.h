@@ -18,6 +18,7 @@
     X(gather_forward, GatherArgs) X(gather_backward, GatherGradArgs) X(prepend_forward, PrependArgs) X(prepend_backward, PrependGradArgs) \
     X(transpose, TransposeArgs) X(unfold, UnfoldArgs) X(fold, UnfoldArgs) \
     X(cross_entropy_forward, CrossEntropyArgs) X(cross_entropy_backward, CrossEntropyGradArgs) \
+    X(wavelet_down, WaveletArgs) X(wavelet_up, WaveletArgs) \
     X(squared_error_forward, SquaredErrorArgs) X(squared_error_backward, SquaredErrorGradArgs) \
     X(dct2, Dct2Args) X(sparse_dct, SparseDctArgs) X(sparse_dct_backward, SparseDctGradArgs) \
     X(attention_forward, AttentionArgs) X(attention_backward, AttentionGradArgs) \

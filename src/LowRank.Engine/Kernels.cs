@@ -74,6 +74,8 @@ internal static class Kernels
     public static readonly Kernel<Dct2Args> Dct2 = new("dct2", DctReferences.Dct2) { Cuda = CudaDctPlans.Dct2 };
     public static readonly Kernel<SparseDctArgs> SparseDct = new("sparse_dct", DctReferences.SparseDct) { Cuda = CudaDctPlans.SparseDct };
     public static readonly Kernel<SparseDctGradArgs> SparseDctBackward = new("sparse_dct_backward", DctReferences.SparseDctBackward) { Cuda = CudaDctPlans.SparseDctGrad };
+    public static readonly Kernel<WaveletArgs> WaveletDown = new("wavelet_down", WaveletReferences.Down) { Cuda = CudaWaveletPlans.Down };
+    public static readonly Kernel<WaveletArgs> WaveletUp = new("wavelet_up", WaveletReferences.Up) { Cuda = CudaWaveletPlans.Up };
 
     public static readonly Kernel<AttentionArgs> AttentionForward = new("attention_forward", AttentionReferences.Forward) { Cuda = CudaAttentionPlans.Forward };
     public static readonly Kernel<AttentionGradArgs> AttentionBackward = new("attention_backward", AttentionReferences.Backward) { Cuda = CudaAttentionPlans.Backward };

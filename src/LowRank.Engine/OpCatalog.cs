@@ -11,5 +11,6 @@ public static class OpCatalog
         new LayerNorm(1e-5), new RmsNorm(1e-6), new Gelu(), new GeluTanh(), new QuickGelu(), new Silu(), new SwiGlu(), new GeGlu(), new Tanh(), new Relu(), new Sigmoid(), new Exp(), new Add(), new Mul(), new ScaleRows(), new Dropout(0.1, 0, 0),
         new Gather(), new Rope(1), new Columns(0, 1), new Cast(DType.F32), new Prepend(), new Transpose(), new Unfold(1, 1), new CrossEntropy(), new LinearCrossEntropy(), new SquaredError(), new BinaryCrossEntropy(), new Attention(1),
         new Dct2(), new SparseDct(2, 2, 1), new SparseDctLinear(2, 2, 1),
+        new Wavelet2(Wavelet.Of("db2"), WaveletMode.Symmetric, 1), new InverseWavelet2(Wavelet.Of("db2"), WaveletMode.Symmetric, 1, 8, 8), new WaveletLift(Wavelet.Of("db2"), 0, 8, 0),
     ];
 }

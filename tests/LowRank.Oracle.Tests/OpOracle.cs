@@ -10,6 +10,9 @@ internal static class OpOracle
     public static IReadOnlyDictionary<Type, string> Without { get; } = new Dictionary<Type, string>
     {
         [typeof(Dropout)] = "its mask comes from the engine's own random stream",
+        [typeof(Wavelet2)] = "torch has no wavelets; PyWavelets' own figures are in golden/wara",
+        [typeof(InverseWavelet2)] = "torch has no wavelets; PyWavelets' own figures are in golden/wara",
+        [typeof(WaveletLift)] = "torch has no wavelets; PyWavelets' own figures are in golden/wara",
     };
 
     /// <summary>The counterparts by the op's type.</summary>

@@ -171,5 +171,6 @@ void attention();
 void products();
 void quantised();
 void cosines();
+void wavelets();
 
 } // namespace test

@@ -116,6 +116,7 @@ int main() {
     test::products();
     test::quantised();
     test::cosines();
+    test::wavelets();
 #define LR_COVERED(name, Args) \
     if (!test::covered.count(#name)) test::fail(#name, "no case runs it");
     LR_KERNELS(LR_COVERED)
