@@ -54,6 +54,8 @@ public static class AdapterCatalog
             [new("RandLoRA", MethodKind.Adapter, "randlora", ["randlora", "peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" }]),
         new("LOCA", "W + s·Cᵀ·S·C, S of k coefficients of a cosine transform at trained places", new LocaConfig(), AdapterJson.Default.LocaConfig,
             [new("LoCA", MethodKind.Adapter, "loca", ["loca"], "differences, golden") { Merge = true }]),
+        new("WARA", "W + s·H_outᵀ·C·H_in, C low-rank bands of a wavelet transform", new WaraConfig(), AdapterJson.Default.WaraConfig,
+            [new("WaRA", MethodKind.Adapter, "wara", ["wara"], "differences, golden") { Merge = true }]),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>

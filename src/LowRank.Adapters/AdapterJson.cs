@@ -12,5 +12,6 @@ namespace LowRank.Adapters;
 [JsonSerializable(typeof(TrainableTokensConfig))]
 [JsonSerializable(typeof(RandLoraConfig))]
 [JsonSerializable(typeof(LocaConfig))]
+[JsonSerializable(typeof(WaraConfig))]
 [JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

@@ -85,6 +85,7 @@ public static class AdapterRows
     private static readonly RandLoraConfig RandLora = new() { Targets = ["layer"], Rank = 4, Alpha = 8, Key = 3 };
     private static readonly Ia3Config Ia3 = new() { Targets = ["layer"] };
     private static readonly LnTuningConfig LnTuning = new() { Targets = ["layer"] };
+    private static readonly WaraConfig Wara = new() { Targets = ["layer"], Rank = 3, Alpha = 6 };
     private static readonly TrainableTokensConfig Tokens = new() { Targets = ["layer"], Tokens = [7, 0, 3, 10, 5] };
 
     private static readonly LocaConfig Loca = new() { Targets = ["layer"], Coefficients = 20, CoefficientSteps = 2, LocationSteps = 2, LocationRate = 0.1 };
@@ -158,5 +159,10 @@ public static class AdapterRows
         new(Loca with { Mode = "sparse", Coefficients = 7 }, SiteKind.Linear, [1, 33], 7),
         new(Tokens, SiteKind.Embedding, [11, 8], 5 * 8) { StartIsDrawn = false },
         new(Tokens with { InitWeights = false }, SiteKind.Embedding, [11, 8], 5 * 8) { StartsAtBase = false },
+        new(Wara, SiteKind.Linear, [12, 16], 3 * (6 + 8)),
+        new(Wara with { Levels = 2, Wavelet = "db3", PhaseShift = 2, Rank = 5 }, SiteKind.Linear, [72, 52], 5 * (18 + 13)) { Bias = false },
+        new(Wara with { Pad = true }, SiteKind.Linear, [9, 14], 3 * (5 + 7)),
+        new(Wara with { Mode = "subband", Rank = 2 }, SiteKind.Linear, [16, 12], 4 * 2 * (8 + 6)),
+        new(Wara with { Mode = "subband", Rank = 2, Levels = 2, Wavelet = "db2", Ranks = new Dictionary<string, double> { ["LL2"] = 3, ["LH1"] = 1 } }, SiteKind.Linear, [16, 24], (9 * (4 + 6)) + (5 * (8 + 12))),
     ];
 }
