@@ -64,6 +64,14 @@ struct ScaleBasesArgs { const void *a, *lambda, *gamma; void *s; int32_t r, n, d
 // dlambda[k,b] = sum_i ds[k n + b, i] a[k,i] gamma[b,i]; dgamma[b,i] = sum_k ds[k n + b, i] a[k,i] lambda[k,b]
 struct ScaleBasesGradArgs { const void *a, *lambda, *gamma, *ds; void *dlambda, *dgamma; int32_t r, n, d, pitch, dtype; uint32_t add; };
 
+// ---- sparse.cpp: sorted, distinct places idx (I32) in a row-major matrix ---------------------------------------------------
+// y[i] = x[i] (null: 0), and + v[j] at i = idx[j]; x and y are of dtype, v a parameter
+struct AddSparseArgs { const void *x, *v, *idx; void *y; int64_t count; int32_t nnz, dtype; };
+// v[j] = x[idx[j]], a parameter
+struct TakeSparseArgs { const void *x, *idx; void *v; int32_t nnz, dtype; uint32_t add; };
+// v[j] = sum_t a[t, idx[j] / k] b[t, idx[j] % k]: the places idx of a^T b [n,k], which is not formed; a [tokens,n], b [tokens,k]
+struct SampleSparseArgs { const void *a, *b, *idx; void *v; int32_t tokens, n, k, nnz, dtype; uint32_t add; };
+
 // ---- norm.cpp ------------------------------------------------------------------------------------------------------
 // y = (x - mean) rstd (.) weight + bias by row; stats[rows,2] = mean, rstd; rstd = 1/sqrt(var + eps), var over n
 // rms 1: the mean is taken as 0 (RMSNorm)

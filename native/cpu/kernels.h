@@ -6,6 +6,7 @@
     X(pack, PackArgs) X(linear_forward, LinearArgs) X(linear_backward, LinearGradArgs) X(matmul, MatMulArgs) X(dequantize, DequantizeArgs) \
     X(lora_forward, LoraArgs) X(lora_backward, LoraGradArgs) X(multi_lora_forward, MultiLoraArgs) X(add_matmul, AddMatMulArgs) X(row_norm, RowNormArgs) \
     X(scale_bases_forward, ScaleBasesArgs) X(scale_bases_backward, ScaleBasesGradArgs) \
+    X(add_sparse, AddSparseArgs) X(take_sparse, TakeSparseArgs) X(sample_sparse, SampleSparseArgs) X(sqrt_forward, UnaryArgs) X(sqrt_backward, UnaryGradArgs) \
     X(layer_norm_forward, LayerNormArgs) X(layer_norm_backward, LayerNormGradArgs) \
     X(gelu_forward, UnaryArgs) X(gelu_backward, UnaryGradArgs) X(gelu_tanh_forward, UnaryArgs) X(gelu_tanh_backward, UnaryGradArgs) \
     X(tanh_forward, UnaryArgs) X(tanh_backward, UnaryGradArgs) X(relu_forward, UnaryArgs) X(relu_backward, UnaryGradArgs) \

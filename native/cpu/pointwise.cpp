@@ -44,6 +44,10 @@ struct Silu {
     static vf at(vf x) { return x * vsigmoid(x); }
     static vf slope(vf x) { const vf s = vsigmoid(x); return fma(x * s, splat(1.0f) - s, s); }
 };
+struct Sqrt { // slope 0 at 0
+    static vf at(vf x) { return vsqrt(x); }
+    static vf slope(vf x) { return select(x == vf{}, vf{}, splat(0.5f) / vsqrt(x)); }
+};
 struct QuickGelu {
     static vf at(vf x) { return x * vsigmoid(splat(1.702f) * x); }
     static vf slope(vf x) { const vf s = vsigmoid(splat(1.702f) * x); return fma(splat(1.702f) * x * s, splat(1.0f) - s, s); }
@@ -186,6 +190,7 @@ LR_UNARY(sigmoid, Sigmoid)
 LR_UNARY(exp, Exp)
 LR_UNARY(silu, Silu)
 LR_UNARY(quick_gelu, QuickGelu)
+LR_UNARY(sqrt, Sqrt)
 #define LR_GATED(name, F) \
     int32_t name##_mul_forward(const BinaryArgs* p) { return gated<F>(p); } \
     int32_t name##_mul_backward(const BinaryGradArgs* p) { return gated_grad<F>(p); }

@@ -50,6 +50,10 @@ struct Silu {
         return lr_fma(x * s, 1.0f - s, s);
     }
 };
+struct Sqrt { // slope 0 at 0
+    LR_DEV float at(float x) { return sqrtf(x); }
+    LR_DEV float slope(float x) { return x == 0 ? 0 : 0.5f / sqrtf(x); }
+};
 struct QuickGelu {
     LR_DEV float at(float x) { return x * Sigmoid::at(1.702f * x); }
     LR_DEV float slope(float x) {
@@ -96,6 +100,7 @@ LR_UNARY(sigmoid, Sigmoid)
 LR_UNARY(exp, Exp)
 LR_UNARY(silu, Silu)
 LR_UNARY(quick_gelu, QuickGelu)
+LR_UNARY(sqrt, Sqrt)
 
 // ---- binary with a repeated second operand ---------------------------------------------------------------------------------
 LR_DEV float lr_second(const void* z, int32_t dtype, int64_t i) { return dtype == LR_F32 ? static_cast<const float*>(z)[i] : lr_widen(static_cast<const scalar*>(z)[i]); }

@@ -22,6 +22,9 @@ internal static class Kernels
     public static readonly Kernel<RowNormArgs> RowNorm = new("row_norm", MatrixReferences.RowNorm) { Cuda = CudaMatrixPlans.RowNorm };
     public static readonly Kernel<ScaleBasesArgs> ScaleBasesForward = new("scale_bases_forward", BasesReferences.Forward) { Cuda = CudaBasesPlans.Forward };
     public static readonly Kernel<ScaleBasesGradArgs> ScaleBasesBackward = new("scale_bases_backward", BasesReferences.Backward) { Cuda = CudaBasesPlans.Backward };
+    public static readonly Kernel<AddSparseArgs> AddSparse = new("add_sparse", SparseReferences.Add) { Cuda = CudaSparsePlans.Add };
+    public static readonly Kernel<TakeSparseArgs> TakeSparse = new("take_sparse", SparseReferences.Take) { Cuda = CudaSparsePlans.Take };
+    public static readonly Kernel<SampleSparseArgs> SampleSparse = new("sample_sparse", SparseReferences.Sample) { Cuda = CudaSparsePlans.Sample };
 
     public static readonly Kernel<LayerNormArgs> LayerNormForward = new("layer_norm_forward", PointwiseReferences.LayerNormForward) { Cuda = CudaPlans.LayerNorm };
     public static readonly Kernel<LayerNormGradArgs> LayerNormBackward = new("layer_norm_backward", PointwiseReferences.LayerNormBackward) { Cuda = CudaPlans.LayerNormGrad };
@@ -37,6 +40,8 @@ internal static class Kernels
     public static readonly Kernel<UnaryGradArgs> SigmoidBackward = new("sigmoid_backward", PointwiseReferences.UnaryGrad(PointwiseReferences.SigmoidSlope)) { Cuda = CudaPlans.UnaryGrad("sigmoid_backward") };
     public static readonly Kernel<UnaryArgs> ExpForward = new("exp_forward", PointwiseReferences.Unary(Math.Exp)) { Cuda = CudaPlans.Unary("exp_forward") };
     public static readonly Kernel<UnaryGradArgs> ExpBackward = new("exp_backward", PointwiseReferences.UnaryGrad(Math.Exp)) { Cuda = CudaPlans.UnaryGrad("exp_backward") };
+    public static readonly Kernel<UnaryArgs> SqrtForward = new("sqrt_forward", PointwiseReferences.Unary(Math.Sqrt)) { Cuda = CudaPlans.Unary("sqrt_forward") };
+    public static readonly Kernel<UnaryGradArgs> SqrtBackward = new("sqrt_backward", PointwiseReferences.UnaryGrad(x => x == 0 ? 0 : 0.5 / Math.Sqrt(x))) { Cuda = CudaPlans.UnaryGrad("sqrt_backward") };
     public static readonly Kernel<UnaryArgs> SiluForward = new("silu_forward", PointwiseReferences.Unary(PointwiseReferences.Silu)) { Cuda = CudaPlans.Unary("silu_forward") };
     public static readonly Kernel<UnaryGradArgs> SiluBackward = new("silu_backward", PointwiseReferences.UnaryGrad(PointwiseReferences.SiluSlope)) { Cuda = CudaPlans.UnaryGrad("silu_backward") };
     public static readonly Kernel<UnaryArgs> QuickGeluForward = new("quick_gelu_forward", PointwiseReferences.Unary(PointwiseReferences.QuickGelu)) { Cuda = CudaPlans.Unary("quick_gelu_forward") };

@@ -128,6 +128,19 @@ public abstract record Op
         }
     }
 
+    /// <summary>Throws unless the operand holds that many I32 places. That they are sorted, distinct and below <paramref name="limit"/> is for those who make them.</summary>
+    private protected void RequirePlaces(string operand, Tensor places, int count, long limit)
+    {
+        if (places.DType != DType.I32 || places.Shape.Rank != 1 || places.Shape[0] != count)
+        {
+            throw Bad(operand, places, $"I32[{count}]");
+        }
+        if (count > limit || limit > int.MaxValue)
+        {
+            throw Bad(operand, places, $"places in a matrix of {limit} elements, of which there may be up to {int.MaxValue}");
+        }
+    }
+
     /// <summary>Throws unless the options of a cross-entropy are in range.</summary>
     private protected void RequireOptions(double smoothing, double softCap)
     {

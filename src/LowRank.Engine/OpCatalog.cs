@@ -8,6 +8,7 @@ public static class OpCatalog
     [
         new Linear(), new LoraLinear(1), new MultiLoraLinear(new AdapterTable(new AdapterRange(0, 1, 1)), AdapterChoice.PerRow([0])), new AddMatMul(1), new MatMul(), new DoraScale(1),
         new ScaleBases(),
+        new AddSparse(), new SparseLoraLinear(), new Sqrt(),
         new LayerNorm(1e-5), new RmsNorm(1e-6), new Gelu(), new GeluTanh(), new QuickGelu(), new Silu(), new SwiGlu(), new GeGlu(), new Tanh(), new Relu(), new Sigmoid(), new Exp(), new Add(), new Mul(), new ScaleRows(), new Dropout(0.1, 0, 0),
         new Gather(), new Rope(1), new Columns(0, 1), new Cast(DType.F32), new Prepend(), new Transpose(), new Unfold(1, 1), new CrossEntropy(), new LinearCrossEntropy(), new SquaredError(), new BinaryCrossEntropy(), new Attention(1),
         new Dct2(), new SparseDct(2, 2, 1), new SparseDctLinear(2, 2, 1),

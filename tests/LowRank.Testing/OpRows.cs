@@ -31,6 +31,10 @@ public enum Role
     Data,
     /// <summary>I32 ids below a limit.</summary>
     Ids,
+    /// <summary>I32 places below a limit, sorted and distinct.</summary>
+    Places,
+    /// <summary>Activation with a gradient, of positive values.</summary>
+    Positive,
     /// <summary>U8 zeros and ones, first of each row one.</summary>
     Mask,
     /// <summary>Absent.</summary>
@@ -128,6 +132,7 @@ public static class OpRows
         new(new Gelu(), X(3, 101)),
         new(new GeluTanh(), X(3, 101)),
         new(new Exp(), X(3, 101)),
+        new(new Sqrt(), new Operand([3, 101], Role.Positive)),
         new(new Silu(), X(3, 101)),
         new(new QuickGelu(), X(3, 101)),
         new(new SwiGlu(), X(3, 101), X(3, 101)),
@@ -144,6 +149,9 @@ public static class OpRows
         new(new ScaleRows(), X(7, 18), P(7)),
         new(new ScaleBases(), C(3, 45), P(3, 4), P(4, 41)) { Types = [DType.F32] },
         new(new ScaleBases(), C(2, 300), P(2, 3), P(3, 300)) { Types = [DType.F32] },
+        new(new AddSparse(), X(5, 9), P(11), new Operand([11], Role.Places, 45)),
+        new(new SparseLoraLinear(0.5), X(2, 3, 14), P(3, 14), P(9, 3), P(30), new Operand([30], Role.Places, 9 * 14), P(9)),
+        new(new SparseLoraLinear(), X(270, 33), P(2, 33), P(20, 2), P(65), new Operand([65], Role.Places, 20 * 33)),
         new(new Dropout(0.3, 7, 2), X(9, 41)),
         new(new Gather(), X(11, 6), new Operand([2, 9], Role.Ids, 11)),
         new(new Rope(3), X(2, 5, 48), C(9, 8, 2), new Operand([2, 5], Role.Ids, 9)),

@@ -31,7 +31,7 @@ public sealed class OpRun
     public double[] Upstream { get; }
 
     /// <summary>Positions that take a gradient.</summary>
-    public IEnumerable<int> Differentiable => Enumerable.Range(0, row.Inputs.Length).Where(i => row.Inputs[i].Role is Role.Activation or Role.Parameter);
+    public IEnumerable<int> Differentiable => Enumerable.Range(0, row.Inputs.Length).Where(i => row.Inputs[i].Role is Role.Activation or Role.Parameter or Role.Positive);
 
     /// <summary>Result and gradients by operand (null where none) on a device in a type, backward run <paramref name="times"/> times.</summary>
     public (double[] Y, double[]?[] Gradients) On(Device device, DType type, int times = 1)
@@ -76,7 +76,7 @@ public sealed class OpRun
     private static DType TypeOf(Operand operand, DType activations) => operand.Role switch
     {
         Role.Parameter or Role.Constant => activations.ForParameters(),
-        Role.Ids => DType.I32,
+        Role.Ids or Role.Places => DType.I32,
         Role.Mask => DType.U8,
         _ => activations,
     };
@@ -116,11 +116,15 @@ public sealed class OpRun
         {
             values[i] = operand.Role switch
             {
+                Role.Places => (i * (operand.Limit / raw.Length)) + Math.Floor((raw[i] + 1) / 2 * (operand.Limit / raw.Length)),
+                Role.Positive => Rounded(raw[i] + 1.25f),
                 Role.Ids => (int)((raw[i] + 1) / 2 * operand.Limit),
                 Role.Mask => i % operand.Shape.Cols == 0 || raw[i] > -0.5f ? 1 : 0,
-                _ => type == DType.BF16 ? Numbers.FromBFloat16(Numbers.ToBFloat16(raw[i])) : type == DType.F16 ? (double)(Half)raw[i] : raw[i],
+                _ => Rounded(raw[i]),
             };
         }
         return values;
+
+        double Rounded(float value) => type == DType.BF16 ? Numbers.FromBFloat16(Numbers.ToBFloat16(value)) : type == DType.F16 ? (double)(Half)value : value;
     }
 }
