@@ -56,6 +56,8 @@ public static class AdapterCatalog
             [new("LoCA", MethodKind.Adapter, "loca", ["loca"], "differences, golden") { Merge = true }]),
         new("WARA", "W + s·H_outᵀ·C·H_in, C low-rank bands of a wavelet transform", new WaraConfig(), AdapterJson.Default.WaraConfig,
             [new("WaRA", MethodKind.Adapter, "wara", ["wara"], "differences, golden") { Merge = true }]),
+        new("SALT", "U·relu(C)·Vᵀ: the largest singular values scaled and shifted, a low-rank change among the others", new SaltConfig(), AdapterJson.Default.SaltConfig,
+            [new("SALT", MethodKind.Adapter, "salt", ["salt"], "differences, golden") { Merge = true }]),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>

@@ -13,5 +13,6 @@ namespace LowRank.Adapters;
 [JsonSerializable(typeof(RandLoraConfig))]
 [JsonSerializable(typeof(LocaConfig))]
 [JsonSerializable(typeof(WaraConfig))]
+[JsonSerializable(typeof(SaltConfig))]
 [JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

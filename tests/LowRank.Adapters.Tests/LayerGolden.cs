@@ -40,6 +40,7 @@ internal sealed class LayerGolden(GoldenCase golden, AdaptedModel adapted, Adapt
     /// <summary>Output, and gradients of it by every parameter and x.</summary>
     public void Gradients()
     {
+        using var own = new Sgd(adapter.Parameters);     // its pack holds the gradients of this pass alone
         using Tape tape = Device.BeginTape();
         Tensor x = golden.Load(Prefix + "in.x", tape, type);
         x.NeedsGradient = true;
@@ -53,6 +54,7 @@ internal sealed class LayerGolden(GoldenCase golden, AdaptedModel adapted, Adapt
     /// <summary>The penalty, and its gradients.</summary>
     public void Penalty()
     {
+        using var own = new Sgd(adapter.Parameters);
         using Tape tape = Device.BeginTape();
         Tensor penalty = adapter.Penalty()!;
         Check("out.reg", penalty.ToDoubles());
@@ -83,10 +85,11 @@ internal sealed class LayerGolden(GoldenCase golden, AdaptedModel adapted, Adapt
         Assert.Equal(before, adapter.Site.Weight.Value.ToBytes());
     }
 
-    /// <summary>Steps that lower factor·mean((y − target)²) + penalty·reg, at a rate for each.</summary>
-    public void Steps(Optimizer optimizer, int[] saved, double factor, double penalty = 0, Func<int, double>? rate = null)
+    /// <summary>Steps that lower factor·mean((y − target)²) + penalty·reg, at a rate for each. Returns the loss before each.</summary>
+    public double[] Steps(Optimizer optimizer, int[] saved, double factor, double penalty = 0, Func<int, double>? rate = null)
     {
         optimizer.ClearGradients();
+        double[] losses = new double[saved[^1]];
         for (int k = 1; k <= saved[^1]; k++)
         {
             optimizer.LearningRate = rate?.Invoke(k) ?? optimizer.LearningRate;
@@ -94,6 +97,7 @@ internal sealed class LayerGolden(GoldenCase golden, AdaptedModel adapted, Adapt
             {
                 Tensor loss = new SquaredError(factor).Apply(adapter.Site.Forward(golden.Load(Prefix + "in.x", tape, type)), golden.Load(Prefix + "in.target", tape, type));
                 loss = penalty == 0 ? loss : new Add(penalty).Apply(loss, adapter.Penalty()!);
+                losses[k - 1] = loss.Item();
                 if (golden.Has($"{Prefix}step{k}.loss"))
                 {
                     Check($"step{k}.loss", loss.ToDoubles(), trajectory: true);
@@ -106,6 +110,7 @@ internal sealed class LayerGolden(GoldenCase golden, AdaptedModel adapted, Adapt
                 Check($"step{k}.{NameOf(adapter.Suffix(p))}", Turned(p, p.Value.ToDoubles()), trajectory: true);
             }
         }
+        return losses;
     }
 
     private void TakeGradients(string key)
@@ -114,8 +119,6 @@ internal sealed class LayerGolden(GoldenCase golden, AdaptedModel adapted, Adapt
         {
             Check($"{key}.{NameOf(adapter.Suffix(p))}", Turned(p, p.Gradient!.ToDoubles()));
         }
-        using var clear = new Sgd(adapter.Parameters);
-        clear.ClearGradients();
     }
 
     private string At(string key, Parameter p) => $"{Prefix}{key}.{NameOf(adapter.Suffix(p))}";
@@ -126,6 +129,32 @@ internal sealed class LayerGolden(GoldenCase golden, AdaptedModel adapted, Adapt
 
     /// <summary>A row-major matrix the other way round.</summary>
     public static double[] Transposed(double[] values, int rows, int cols) => [.. Enumerable.Range(0, rows * cols).Select(i => values[(i % rows * cols) + (i / rows)])];
+}
+
+/// <summary>Fits of a layer's weight to another: Adam on mean((W_eff − target)²), which is least squares on white inputs.</summary>
+internal static class WeightFit
+{
+    /// <summary>‖W_eff − target‖² / ‖target − W‖² at the end; the rate falls along half a cosine.</summary>
+    public static double Run(AdaptedModel adapted, double[] target, int steps, double rate)
+    {
+        Adapter adapter = adapted.Adapters[0];
+        Tensor w = adapter.Site.Weight.Value;
+        double[] start = w.ToDoubles();
+        using Scope store = adapted.Model.Device.NewStore();
+        Tensor want = store.Of(w.Shape, target, w.DType);
+        using var optimizer = new AdamW(adapted.Parameters) { WeightDecay = 0 };
+        double loss = double.NaN;
+        for (int k = 0; k < steps; k++)
+        {
+            optimizer.LearningRate = rate * 0.5 * (1 + Math.Cos(Math.PI * k / steps));
+            using Tape tape = adapted.Model.Device.BeginTape();
+            Tensor error = new SquaredError(target.Length).Apply(adapter.EffectiveWeight(), want);
+            tape.Backward(error);
+            adapted.Step(optimizer);
+            loss = error.Item();
+        }
+        return loss / target.Zip(start, (a, b) => (a - b) * (a - b)).Sum();
+    }
 }
 
 /// <summary>Linear layers that share nothing.</summary>

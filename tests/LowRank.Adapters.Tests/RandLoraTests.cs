@@ -123,6 +123,34 @@ public sealed class RandLoraTests : IDisposable
         Assert.True(Close.Error(delta, paper) > 0.5);
     }
 
+    /// <summary>The sheet's scaled-down claim: a change that two scales of the bases make is found, of which the best changes of rank 4 and 5, with as many
+    /// numbers, leave half.</summary>
+    [Fact]
+    public void A_change_of_full_rank_is_found_that_a_low_rank_cannot_hold()
+    {
+        const int side = 64;
+        RandLoraConfig config = Config with { Rank = 8, Alpha = 8, Key = 5 };
+        using Device single = Devices.Open("cpu");
+        LinearLayers Zero() => new(single, DType.F32, ("l0", Shape.Of([side, side]), new double[side * side], null));
+        double[] target;
+        using (LinearLayers teacher = Zero())
+        using (AdaptedModel made = teacher.Attach(config))
+        {
+            Assert.Equal(576, made.ParameterCount);
+            made.Parameters[0].Value.Set(AdapterRow.Draw(new Rng(6), 64));
+            made.Parameters[1].Value.Set([.. AdapterRow.Draw(new Rng(7), 512).Select(v => v / 8)]);
+            using Scope scope = single.BeginScope();
+            target = made.Adapters[0].EffectiveWeight().ToDoubles();
+        }
+        double[] u = new double[side * side], s = new double[side], vt = new double[side * side];
+        Svd.Of(target.AsMatrix(side, side), u.AsMatrix(side, side), s, vt.AsMatrix(side, side));
+        double total = s.Sum(v => v * v);
+        Assert.InRange(s.Skip(5).Sum(v => v * v) / total, 0.4, 1);
+        using LinearLayers student = Zero();
+        using AdaptedModel adapted = student.Attach(config);
+        Assert.InRange(WeightFit.Run(adapted, target, steps: 4000, rate: 1e-2), 0, Close.Difference);
+    }
+
     [Fact]
     public void Dense_bases_have_unit_deviation_and_sparse_ones_three_values()
     {
