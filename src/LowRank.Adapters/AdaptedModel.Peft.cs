@@ -71,6 +71,10 @@ public sealed partial class AdaptedModel
             using Scope own = Model.Device.BeginScope();
             place.CopyFrom(file.Load(key, own, place.DType));
         }
+        if (adapters.Select(a => a.Fault).FirstOrDefault(fault => fault is not null) is { } wrongValue)
+        {
+            throw Mismatch(file, wrongValue);
+        }
         RequireTied(file);
         copies = [.. adapters.SelectMany(a => a.Shared.Select(s => ($"{Prefix}{a.Path}.{s.Name}", s.Value))).Where(c => file.Contains(c.Item1))];
         HashSet<string> known = [.. wanted.Select(w => w.Key), .. copies.Select(c => c.Key), .. swaps.SelectMany(KeysOf), .. swaps.SelectMany(Untrained), .. LoadEmbeddings(file)];

@@ -160,6 +160,9 @@ public abstract class Adapter
     /// <summary>What goes to disk: suffix and value. With <paramref name="plain"/> in a form that goes with the weight as it was before the method changed it.</summary>
     internal virtual IEnumerable<(string Suffix, Tensor Value)> Saved(bool plain, Scope scope) => parameters.Select(p => (Suffix(p), p.Value));
 
+    /// <summary>What is wrong with values that a file brought, or null.</summary>
+    internal virtual string? Fault => null;
+
     /// <summary>The adapter of another layer that has this one's weight, by the same tensors.</summary>
     /// <exception cref="AdapterConfigException">The method has none.</exception>
     internal virtual Adapter Tie(Site site) => throw new AdapterConfigException($"{GetType().Name}: {site.Path} shares the weight of {Site.Path}, want ensure_weight_tying false for this method");

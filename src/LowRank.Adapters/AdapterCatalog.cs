@@ -58,6 +58,8 @@ public static class AdapterCatalog
             [new("WaRA", MethodKind.Adapter, "wara", ["wara"], "differences, golden") { Merge = true }]),
         new("SALT", "U·relu(C)·Vᵀ: the largest singular values scaled and shifted, a low-rank change among the others", new SaltConfig(), AdapterJson.Default.SaltConfig,
             [new("SALT", MethodKind.Adapter, "salt", ["salt"], "differences, golden") { Merge = true }]),
+        new("SLTRAIN", "s·B·A + sparse values in the place of W, for pre-training", new SlTrainConfig(), AdapterJson.Default.SlTrainConfig,
+            [new("SLTrain", MethodKind.Adapter, "sltrain", ["sltrain"], "differences, golden") { Merge = true }]),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>

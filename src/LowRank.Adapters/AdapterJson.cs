@@ -14,5 +14,6 @@ namespace LowRank.Adapters;
 [JsonSerializable(typeof(LocaConfig))]
 [JsonSerializable(typeof(WaraConfig))]
 [JsonSerializable(typeof(SaltConfig))]
+[JsonSerializable(typeof(SlTrainConfig))]
 [JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

@@ -58,6 +58,7 @@ public sealed record TrainerOptions
         Require(double.IsFinite(LearningRate) && LearningRate >= 0, nameof(LearningRate), LearningRate, "0 or more");
         Require(MaxGradientNorm >= 0, nameof(MaxGradientNorm), MaxGradientNorm, "0 or more");
         Require(Schedule.Warmup >= 0, "Schedule.Warmup", Schedule.Warmup, "0 or more");
+        Require(Schedule.Least is >= 0 and <= 1, "Schedule.Least", Schedule.Least, "0 .. 1");
         Require(CheckpointSteps >= 0, nameof(CheckpointSteps), CheckpointSteps, "0 or more");
         Require(EvaluationEpochs > 0, nameof(EvaluationEpochs), EvaluationEpochs, "at least 1");
         Require(Patience >= 0, nameof(Patience), Patience, "0 or more");

@@ -84,6 +84,7 @@ public static class AdapterRows
     private static readonly VeraConfig Vera = new() { Targets = ["layer"], Rank = 5, Key = 3 };
     private static readonly RandLoraConfig RandLora = new() { Targets = ["layer"], Rank = 4, Alpha = 8, Key = 3 };
     private static readonly SaltConfig Salt = new() { Targets = ["layer"], Rank = 3, LowRank = 2 };
+    private static readonly SlTrainConfig SlTrain = new() { Targets = ["layer"], Rank = 3, Alpha = 6, Density = 0.2 };
     private static readonly Ia3Config Ia3 = new() { Targets = ["layer"] };
     private static readonly LnTuningConfig LnTuning = new() { Targets = ["layer"] };
     private static readonly WaraConfig Wara = new() { Targets = ["layer"], Rank = 3, Alpha = 6 };
@@ -151,6 +152,8 @@ public static class AdapterRows
         new(Salt with { Variant = SaltVariant.V1 }, SiteKind.Linear, [14, 9], 2 * (3 + (6 * 2))) { StartsAtBase = false, Bias = false },
         new(Salt with { Rank = null, Ratio = 1 }, SiteKind.Linear, [12, 7], 2 * 7) { StartIsDrawn = false },
         new(Salt, SiteKind.Conv2d, [6, 2, 3, 2], 2 * (3 + (3 * 2))) { Convolution = new() { Stride = 2 } },
+        new(SlTrain, SiteKind.Linear, [9, 14], (3 * (9 + 14)) + 25 + 9) { StartsAtBase = false },
+        new(SlTrain with { TrainsScale = true }, SiteKind.Linear, [50, 33], (3 * (50 + 33)) + 330 + 1) { StartsAtBase = false, Bias = false },
         new(Ia3, SiteKind.Linear, [9, 14], 9) { StartIsDrawn = false },
         new(Ia3, SiteKind.Linear, [70, 50], 70) { StartIsDrawn = false, Bias = false },
         new(Ia3 with { FeedForward = ["layer"] }, SiteKind.Linear, [9, 14], 14) { StartIsDrawn = false },

@@ -218,6 +218,7 @@ public class TrainerTests
         { "LearningRate is NaN", Options with { LearningRate = double.NaN }, 9 },
         { "LearningRate is -1", Options with { LearningRate = -1 }, 9 },
         { "MaxGradientNorm is NaN", Options with { MaxGradientNorm = double.NaN }, 9 },
+        { "Schedule.Least is 2, want 0 .. 1", Options with { Schedule = new Schedule(Least: 2) }, 9 },
         { "Schedule.Warmup is -1", Options with { Schedule = new Schedule(Warmup: -1) }, 9 },
         { "CheckpointSteps is -1", Options with { CheckpointSteps = -1 }, 9 },
         { "Patience is -1", Options with { Patience = -1 }, 9 },
