@@ -1,3 +1,4 @@
+using LowRank.Adapters;
 using LowRank.Bench.Cases;
 
 namespace LowRank.Bench;
@@ -40,6 +41,10 @@ public static class Rows
         .. new[] { Bytes, Nibbles }.SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 4 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 } }),
         .. new[] { Bytes, Nibbles }.Select(q => q with { Group = "quantised W on both sides", PeerHasCodes = true })
             .SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 }, q with { Tokens = 512, AdapterRank = 16 } }),
+
+        new AdapterLayerRow("randlora forward+backward", new RandLoraConfig { Targets = ["layer"], Rank = 16, Alpha = 320 }),
+        new AdapterLayerRow("salt forward+backward", new SaltConfig { Targets = ["layer"], LowRank = 16 }),
+        new AdapterLayerRow("sltrain forward+backward", new SlTrainConfig { Targets = ["layer"], Rank = 16, Density = 0.03 }),
 
         new AdamWRow(1_000_000), new AdamWRow(10_000_000), new AdamWRow(10_000_000) { Threads = 1 },
 

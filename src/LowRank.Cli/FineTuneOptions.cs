@@ -25,6 +25,8 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         new("randlora", 1e-3, o => new RandLoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout }),
         new("wara", 2e-3, o => new WaraConfig { Rank = o.Rank, Alpha = o.Alpha, Pad = true }),
         new("salt", 2e-3, o => new SaltConfig { LowRank = o.Rank }),
+        new("randlora", 1e-2, o => new RandLoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout }),
+        new("salt", 1e-2, o => new SaltConfig { LowRank = o.Rank }),
         new("sltrain", 3e-3, o => new SlTrainConfig { Rank = o.Rank, Alpha = o.Alpha, Density = 0.1 }),
         new("ia3", 1e-2, _ => new Ia3Config()),
         new("loca", 5e-3, o => new LocaConfig { Coefficients = 32 * o.Rank }),
