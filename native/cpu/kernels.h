@@ -24,7 +24,6 @@
     X(dct2, Dct2Args) X(sparse_dct, SparseDctArgs) X(sparse_dct_backward, SparseDctGradArgs) \
     X(attention_forward, AttentionArgs) X(attention_backward, AttentionGradArgs) \
     X(adam_8bit, Adam8BitArgs) \
-    X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs) X(rmsprop, RmsPropArgs) X(adafactor, AdafactorArgs)
     X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs) X(rmsprop, RmsPropArgs) X(adafactor, AdafactorArgs) \
     X(als_solve, AlsArgs) X(als_product, AlsArgs) X(als_loss, AlsArgs)
 
