@@ -13,11 +13,23 @@ public sealed record Calibration(int Count, Action<int> Run)
     internal void Watch(Device device, int batch, IReadOnlyList<Site> sites, Action<Site, double[]> seen)
     {
         IReadOnlyList<int>? rows = Rows?.Invoke(batch);
+        Observe(device, batch, sites, (site, x) => seen(site, Chosen(x, rows)));
+    }
+
+    /// <summary>The same as tensors that live while the batch runs: the inputs themselves where all rows count.</summary>
+    internal void WatchTensors(Device device, int batch, IReadOnlyList<Site> sites, Action<Site, Tensor> seen)
+    {
+        IReadOnlyList<int>? rows = Rows?.Invoke(batch);
+        Observe(device, batch, sites, (site, x) => seen(site, rows is null ? x : device.Current!.Of([rows.Count, x.Shape.Cols], Chosen(x, rows), x.DType)));
+    }
+
+    private void Observe(Device device, int batch, IReadOnlyList<Site> sites, Action<Site, Tensor> seen)
+    {
         try
         {
             foreach (Site site in sites)
             {
-                site.Observer = x => seen(site, Chosen(x, rows));
+                site.Observer = x => seen(site, x);
             }
             using Scope scope = device.BeginScope();
             Run(batch);

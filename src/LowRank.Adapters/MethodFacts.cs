@@ -11,6 +11,8 @@ public enum MethodKind
     Optimizer,
     /// <summary>Fits data of its own, without a model.</summary>
     Solver,
+    /// <summary>Makes up for what a compression loses.</summary>
+    Compression,
 }
 
 /// <summary>What is true of a method today. The README's status table and <c>lowrank methods</c> are made of it.</summary>

@@ -9,6 +9,7 @@ internal static class ExitCode
     public static int? Of(Exception error) => error switch
     {
         FormatException or ArgumentException or FileNotFoundException or DirectoryNotFoundException => Usage,
+        NumericException => Failed,
         IOException or UnauthorizedAccessException or InvalidOperationException or NotSupportedException => Failed,
         _ => null,
     };

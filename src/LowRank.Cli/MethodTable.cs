@@ -22,6 +22,7 @@ internal static class MethodTable
         new("8-bit AdamW", MethodKind.Optimizer, "galore", ["galore"], null),
         new("GaLore 8-bit", MethodKind.Optimizer, "galore", ["galore"], null),
         new("GaLore-Adafactor", MethodKind.Optimizer, "galore", ["galore"], null),
+        new("EoRA", MethodKind.Compression, "eora", ["eora"], "golden") { Emulated = "host", Cuda = "host", Merge = true, Peft = "write (LoRA)" },
         new("LoRA-FA", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("Riemannian AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),
@@ -72,6 +73,7 @@ internal static class MethodTable
         MethodKind.Adapter => "adapter",
         MethodKind.Mode => "training mode",
         MethodKind.Solver => "solver",
+        MethodKind.Compression => "compression",
         _ => "optimiser",
     };
 }

@@ -27,6 +27,7 @@ public static class Program
     {
         DemoCommand.Create(), TrainCommand.Create(), EvalCommand.Create(), EmbedCommand.Create(), GenerateCommand.Create(), ExportCommand.Create(), UnmergeCommand.Create(), ConvertCommand.Create(), InspectCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), MethodsCommand.Create(), OpsCommand.Create(), KernelsCommand.Create(),
         CompleteCommand.Create(),
+        CompressCommand.Create(),
     };
 
     /// <summary>As <see cref="Main"/>, stopped by a token.</summary>

@@ -122,7 +122,7 @@ public sealed class ListTests : IDisposable
             Assert.Contains(Directory.EnumerateFileSystemEntries(path), e => Path.GetFileName(e).Contains(mark, StringComparison.OrdinalIgnoreCase));
             Assert.Contains(Golden.Required, id => id.StartsWith(goldens + "/", StringComparison.Ordinal) && id.Contains(mark, StringComparison.OrdinalIgnoreCase));
         }
-        Assert.Equal(row.Kind == MethodKind.Adapter, row.Merge is not null);
+        Assert.Equal(row.Kind is MethodKind.Adapter or MethodKind.Compression, row.Merge is not null);
         Assert.Contains($"| {name} | {json["kind"]} | {row.Sheet} | {string.Join(", ", row.Golden)} |", Cli.Done("methods", "--markdown").Output, StringComparison.Ordinal);
         Assert.Contains(name, Cli.Done("methods").Output, StringComparison.Ordinal);
     }
