@@ -48,6 +48,10 @@ public static class Rows
 
         new AdamWRow(1_000_000), new AdamWRow(10_000_000), new AdamWRow(10_000_000) { Threads = 1 },
 
+        .. new[] { new AdamWRow(10_000_000), new AdamWRow(10_000_000) { Threads = 1 } }.Select(r => r with { Group = "adamw, 8-bit moments", Coded = true }),
+
+        new ProjectorRow(512, 1024, 128), new ProjectorRow(512, 1024, 128) { Randomised = true },
+
         new CrossEntropyRow(512, 1000), new CrossEntropyRow(512, 32000), new CrossEntropyRow(512, 32000) { Type = DType.BF16 },
 
         WordLoss, WordLoss with { Count = 2048 }, WordLoss with { Type = DType.BF16 }, WholeLoss, WholeLoss with { Count = 2048 }, WholeLoss with { Type = DType.BF16 },

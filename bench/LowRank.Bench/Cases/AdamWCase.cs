@@ -7,6 +7,9 @@ namespace LowRank.Bench.Cases;
 /// <summary>One AdamW step over parameters of this many elements in one tensor; float32.</summary>
 public sealed record AdamWRow(int Count) : Row("adamw")
 {
+    /// <summary>Moments in 8 bits, beside the peer's in 32.</summary>
+    public bool Coded { get; init; }
+
     /// <inheritdoc/>
     public override string Shape => $"{Count / 1_000_000} M";
 
@@ -22,7 +25,7 @@ internal sealed class AdamWCase : Case
     private readonly Scope store;
     private readonly Parameter parameter;
     private readonly Tensor gradient;
-    private readonly AdamW ours;
+    private readonly Optimizer ours;
     private readonly TorchSharp.Modules.Parameter value;
     private readonly Torch.optim.Optimizer theirs;
 
@@ -33,14 +36,15 @@ internal sealed class AdamWCase : Case
         float[] p = Draw("p", row.Count), g = Draw("g", row.Count);
         parameter = new Parameter("p", store.Of([row.Count], p));
         gradient = store.Of([row.Count], g);
-        ours = new AdamW([parameter]) { LearningRate = LearningRate, WeightDecay = WeightDecay };
+        ours = row.Coded ? new AdamW8Bit([parameter]) : new AdamW([parameter]);
+        (ours.LearningRate, ours.WeightDecay) = (LearningRate, WeightDecay);
         value = new TorchSharp.Modules.Parameter(TorchTensors.Of(p, [row.Count], DType.F32)) { grad = TorchTensors.Of(g, [row.Count], DType.F32) };
         theirs = Torch.optim.AdamW([value], LearningRate, weight_decay: WeightDecay);
     }
 
-    public override Cost Cost => new(12L * row.Count, 28L * row.Count);     // p, m, v read and written, g read
+    public override Cost Cost => new(12L * row.Count, (row.Coded ? 16L : 28L) * row.Count);     // p, m, v read and written, g read
 
-    public override double Bound => Close.Layer;
+    public override double Bound => row.Coded ? Close.Model : Close.Layer;
 
     public override IReadOnlyDictionary<string, Action<int, Results?>> Peers => new Dictionary<string, Action<int, Results?>>
     {
