@@ -38,6 +38,8 @@ public static class Rows
 
         Dora, Dora with { Tokens = 2048 }, Dora with { Type = DType.BF16 }, DoraBoth, DoraBoth with { Tokens = 2048 },
 
+        new SnellRow(512, 1024, 1024), new SnellRow(2048, 1024, 1024), new SnellRow(2048, 1024, 1024) { Type = DType.BF16 },
+
         .. new[] { Bytes, Nibbles }.SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 4 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 } }),
         .. new[] { Bytes, Nibbles }.Select(q => q with { Group = "quantised W on both sides", PeerHasCodes = true })
             .SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 }, q with { Tokens = 512, AdapterRank = 16 } }),

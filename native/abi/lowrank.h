@@ -71,6 +71,17 @@ struct AddSparseArgs { const void *x, *v, *idx; void *y; int64_t count; int32_t 
 struct TakeSparseArgs { const void *x, *idx; void *v; int32_t nnz, dtype; uint32_t add; };
 // v[j] = sum_t a[t, idx[j] / k] b[t, idx[j] % k]: the places idx of a^T b [n,k], which is not formed; a [tokens,n], b [tokens,k]
 struct SampleSparseArgs { const void *a, *b, *idx; void *v; int32_t tokens, n, k, nnz, dtype; uint32_t add; };
+// ---- snell.cpp -----------------------------------------------------------------------------------------------------
+// D[i,o] = scale (|p[0,i] - q[0,o]| - |p[1,i] - q[1,o]|), i < k, o < n, from the rows of p [2,k,r] and q [2,n,r]; |z| = (sum |z_c|^norm)^(1/norm).
+// S = D f, where f counts as a constant in gradients: LR_DISTANCES 1; LR_LARGEST |D| where |D| > tau, else 0; LR_ABOVE |D| - tau there, else 0.
+enum lr_snell_mode : int32_t { LR_DISTANCES = 0, LR_LARGEST = 1, LR_ABOVE = 2 };
+// tau[0] = v + fraction (next - v), v the |D| of that rank among all nk, from 0 and sorted upwards, next the one of rank + 1; NaN where a |D| is not finite
+struct SnellSelectArgs { const void *p, *q; void *tau; int64_t rank; double fraction, scale, norm; int32_t n, k, r, dtype; };
+// y[T,n] = x[T,k] (w[n,k] + S^T)^T + bias[n]; w null: x S. x null: y[n,k] = w + S^T in parameter precision
+struct SnellArgs { const void *x, *w, *p, *q, *tau, *bias; void *y; double scale, norm; int32_t tokens, n, k, r, mode, dtype, w_dtype, w_layout; };
+// dx = dy (w + S^T); with dS[k,n] = x^T dy and dD = dS f: dp[h,i] = +-scale sum_o dD[i,o] u, dq[h,o] = -+scale sum_i dD[i,o] u, u the gradient of
+// |p[h,i] - q[h,o]| in its first row, 0 where that is 0; dbias[n] = column sums of dy. x null: dS = dy^T, dy [n,k], and no dx
+struct SnellGradArgs { const void *x, *w, *p, *q, *tau, *dy; void *dx, *dp, *dq, *dbias; double scale, norm; int32_t tokens, n, k, r, mode, dtype, w_dtype, w_layout; uint32_t add; };
 
 // ---- norm.cpp ------------------------------------------------------------------------------------------------------
 // y = (x - mean) rstd (.) weight + bias by row; stats[rows,2] = mean, rstd; rstd = 1/sqrt(var + eps), var over n
@@ -196,3 +207,7 @@ struct AdafactorArgs { void *p; const void *g; void *row, *col; const Factored *
 // which end where |A^T (b - A x) - ridge x| <= stop |A|_F |b| or <= reduction times what it was at first.
 // als_product: x_i = b_i^T A_i. als_loss: losses[i] = |A_i x_i - b_i|^2.
 struct AlsArgs { const void *y, *starts, *columns, *values; void *x, *flags, *losses; int32_t rows, r, steps, direct_below, weighted; double ridge, thin, stop, reduction; int32_t dtype; };
+// ---- gates.cpp -------------------------------------------------------------------------------------------------------
+// SoRA's gates, a parameter of the pack each. g -= level where g > level, g += level where g < -level, then g = 0 where |g| < level: 0 below 2 level in all.
+// paper 1: g = sign(g) max(|g| - level, 0)
+struct GateThresholdArgs { void *g; const Segment *segments; double level; int32_t segment_count, paper, dtype; };

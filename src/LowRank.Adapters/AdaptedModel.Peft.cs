@@ -27,14 +27,20 @@ public sealed partial class AdaptedModel
     /// <exception cref="AdapterConfigException">There is no plain form of these settings.</exception>
     public void SavePeft(string folder, string name = PeftFolder.DefaultName, bool keepInit = false)
     {
+        bool plain = !keepInit && adapters.Exists(a => a.ChangesBase);
+        using Scope scope = Model.Device.BeginScope();
+        Save(folder, name, plain ? Config.Plain() : Config, a => a.Saved(plain, scope));
+    }
+
+    /// <summary>As <see cref="SavePeft"/>, with other settings and what goes with them of each adapter.</summary>
+    internal void Save(string folder, string name, AdapterConfig settings, Func<Adapter, IEnumerable<(string Suffix, Tensor Value)>> saved)
+    {
         if (Merged && WholeEmbeddings().Any())
         {
             throw new InvalidOperationException("SavePeft: the adapters are merged into embeddings that go into the file whole; call Unmerge first");
         }
-        bool plain = !keepInit && adapters.Exists(a => a.ChangesBase);
-        AdapterConfig config = (plain ? Config.Plain() : Config) with { InferenceMode = true };
-        using Scope scope = Model.Device.BeginScope();
-        IEnumerable<(string Key, Tensor Value)> tensors = OfAdapters(plain, scope)
+        AdapterConfig config = settings with { InferenceMode = true };
+        IEnumerable<(string Key, Tensor Value)> tensors = OfAdapters(saved)
             .Concat(swaps.SelectMany(s => KeysOf(s).Select(key => (key, s.Trained))))
             .Concat(swaps.SelectMany(s => Untrained(s).Select(key => (key, s.Original))))
             .Concat(WholeEmbeddings().Select(e => (e.Key, e.Adapter.Base)))
@@ -51,7 +57,7 @@ public sealed partial class AdaptedModel
         using Scope scope = Model.Device.BeginScope();
         List<(string Key, Tensor Place)> wanted =
         [
-            .. OfAdapters(plain: false, scope),
+            .. OfAdapters(a => a.Saved(plain: false, scope)),
             .. swaps.Select(s => (KeysOf(s).FirstOrDefault(file.Contains) ?? KeysOf(s)[0], s.Trained)),
         ];
         string[] missing = [.. wanted.Where(w => !file.Contains(w.Key)).Select(w => $"{w.Key} {w.Place.Shape}")];
@@ -83,8 +89,8 @@ public sealed partial class AdaptedModel
     }
 
     /// <summary>What the adapters have in a file. But in the plain form the values are the adapters' own tensors.</summary>
-    private IEnumerable<(string Key, Tensor Value)> OfAdapters(bool plain, Scope scope) => adapters
-        .SelectMany(a => a.Saved(plain, scope).Select(s => ($"{Prefix}{a.Path}.{s.Suffix}", s.Value)))
+    private IEnumerable<(string Key, Tensor Value)> OfAdapters(Func<Adapter, IEnumerable<(string Suffix, Tensor Value)>> saved) => adapters
+        .SelectMany(a => saved(a).Select(s => ($"{Prefix}{a.Path}.{s.Suffix}", s.Value)))
         .Concat(adapters.SelectMany(a => a.Shared).DistinctBy(s => s.Name).Select(s => ($"base_model.{s.Name}", s.Value)));
 
     /// <summary>Whole embeddings that PEFT writes beside their adapters where a target is called embed_tokens or lm_head: those of the words and of the

@@ -106,6 +106,12 @@ public abstract class Adapter
     /// <summary>Puts <see cref="Strength"/> into the method's own scale and says so; where it does not, it is applied to the difference that the adapter makes.</summary>
     protected virtual bool TakesStrength(double strength) => false;
 
+    /// <summary>What a user should know of how the settings were taken, or of what became of the adapter; null: nothing.</summary>
+    internal virtual string? Remark => null;
+
+    /// <summary>W_eff - W as a matrix, of methods that leave most of it at 0; else null.</summary>
+    internal virtual Tensor? SparseDelta() => null;
+
     /// <summary>The adapter as ΔW = Scale·B·A of the layer's weight seen as [out, in·kh·kw], of an embedding's transposed, where that is all it does; else null.</summary>
     internal virtual AdapterFactors? Factors => null;
 

@@ -15,5 +15,7 @@ namespace LowRank.Adapters;
 [JsonSerializable(typeof(WaraConfig))]
 [JsonSerializable(typeof(SaltConfig))]
 [JsonSerializable(typeof(SlTrainConfig))]
+[JsonSerializable(typeof(SnellConfig))]
+[JsonSerializable(typeof(SoraConfig))]
 [JsonSerializable(typeof(BaseFingerprint))]
 internal sealed partial class AdapterJson : JsonSerializerContext;

@@ -23,6 +23,7 @@ internal sealed record FineTuneOptimizer(string Name, double RateFactor, Func<IR
         new("galore-adafactor", 5, (parameters, _, options) => new GaLoreAdafactor(parameters) { Rank = options.Rank }),
         new("lora-fa", 1, (_, adapted, _) => new LoraFa(Adapters("lora-fa", adapted))),
         new("riemannian", 1, (_, adapted, _) => new RiemannianAdamW(Adapters("riemannian", adapted))),
+        new("sora", 1, (parameters, adapted, options) => new GatedAdamW(parameters, SoraGates.Parameters(Adapters("sora", adapted))) { Threshold = options.GateThreshold, Proximal = true }),
     ];
 
     /// <summary>The names, for help and messages.</summary>

@@ -30,6 +30,8 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         new("sltrain", 3e-3, o => new SlTrainConfig { Rank = o.Rank, Alpha = o.Alpha, Density = 0.1 }),
         new("ia3", 1e-2, _ => new Ia3Config()),
         new("loca", 5e-3, o => new LocaConfig { Coefficients = 32 * o.Rank }),
+        new("snell", 1e-2, o => new SnellConfig { Rank = o.Rank, Sparsity = o.Sparsity, Dropout = o.Dropout }),
+        new("sora", 2e-3, o => new SoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout, Lambda1 = o.GatePenalty }),
         new("head", 1e-2, null),
         new("full", 5e-4, null),
     ];
@@ -49,6 +51,7 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         AdapterConfig? config = Config?.Invoke(options);
         return options.LoraPlus is not null && config is not LoraConfig ? throw new AdapterConfigException($"FineTuneMethod: LoRA+ is asked for beside method {Name}, want a method with A and B")
             : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or RandLoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
+            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or SnellConfig or SoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
             : config;
     }
 
@@ -72,6 +75,15 @@ internal sealed record FineTuneOptions
 
     /// <summary>Share of the adapters' inputs dropped in training.</summary>
     public double Dropout { get; init; }
+
+    /// <summary>Share of the entries of SNELL's delta that its threshold drops.</summary>
+    public double Sparsity { get; init; } = 0.9;
+
+    /// <summary>λ₁ of SoRA: what the mean size of the gates adds to the loss.</summary>
+    public double GatePenalty { get; init; } = 1e-3;
+
+    /// <summary>λ₂ of SoRA's optimiser: what a step takes off every gate.</summary>
+    public double GateThreshold { get; init; } = 1e-3;
 
     /// <summary>LoRA+: how much faster B learns than A; null: as fast.</summary>
     public double? LoraPlus { get; init; }

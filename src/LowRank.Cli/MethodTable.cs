@@ -18,6 +18,7 @@ internal static class MethodTable
         new("SGD", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("RMSprop", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("Adafactor", MethodKind.Optimizer, "lora-core", ["training"], null),
+        new("gated AdamW of SoRA", MethodKind.Optimizer, "sora", ["sora"], null),
         new("GaLore", MethodKind.Optimizer, "galore", ["galore"], null),
         new("8-bit AdamW", MethodKind.Optimizer, "galore", ["galore"], null),
         new("GaLore 8-bit", MethodKind.Optimizer, "galore", ["galore"], null),

@@ -18,6 +18,7 @@ internal sealed class TrainCommand
     private readonly Option<int> rank, epochs, batch, accumulate, patience, checkpointSteps;
     private readonly Option<int?> perClass;
     private readonly Option<double> alpha, dropout, warmup, weightDecay, maxNorm, smoothing;
+    private readonly Option<double> sparsity, gatePenalty, gateThreshold;
     private readonly Option<double?> rate, loraPlus;
     private readonly Option<string?> evalData = new("--eval-data") { Description = "Texts to measure with. Default: some of --data are held out." };
     private readonly Option<double> holdOut = new("--hold-out") { Description = "Share of the texts held out to measure with.", DefaultValueFactory = _ => 0.1 };
@@ -39,6 +40,9 @@ internal sealed class TrainCommand
         alpha = Make("--alpha", "Scale of the adapters: alpha/rank, with rslora alpha/√rank.", defaults.Alpha);
         targets = Make("--targets", "Layers to adapt: all-linear, names after commas (q_proj,v_proj), or a regular expression for whole paths.", defaults.Targets);
         dropout = Make("--dropout", "Share of the adapters' inputs dropped in training.", defaults.Dropout);
+        sparsity = Make("--sparsity", "Share of the entries of snell's delta that its threshold drops; 0: none.", defaults.Sparsity);
+        gatePenalty = Make("--gate-penalty", "What the mean size of sora's gates adds to the loss.", defaults.GatePenalty);
+        gateThreshold = Make("--gate-threshold", "What a step of the optimizer sora takes off every gate, whatever the rate: the more, the fewer components are left.", defaults.GateThreshold);
         loraPlus = new("--lora-plus") { Description = "LoRA+: how many times faster B learns than A (16 in its paper)." };
         epochs = Make("--epochs", "Passes over the training samples.", defaults.Epochs);
         batch = Make("--batch-size", "Samples of a step.", defaults.BatchSize);
@@ -68,6 +72,7 @@ internal sealed class TrainCommand
         var command = new Command("train", "Adapt a model to labelled images, or to texts (classes, numbers, the next word, sentence vectors): LoRA and its relatives, the head only, or every weight.")
         {
             t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.accumulate, t.optimizer, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm,
+            t.sparsity, t.gatePenalty, t.gateThreshold,
             t.recompute, t.smoothing, t.patience, t.keepBest, t.perClass, t.evalData, t.holdOut, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
         };
         t.text.AddTo(command);
@@ -85,6 +90,7 @@ internal sealed class TrainCommand
         using var run = new FineTuneRun(settings.Model, settings.Task(BaseModel.Folder(settings.Model)), settings.Options, on, dry ? null : RunFolder.Of(folder));
         FineTuneTask task = run.Task;
         Output.Warn(task.Warnings);
+        Output.Warn(run.Adapted?.Remarks ?? []);
         if (dry)
         {
             Output.Facts(Estimate(settings, task, run.Estimate()), parsed.GetValue(json));
@@ -149,6 +155,9 @@ internal sealed class TrainCommand
         Alpha = parsed.GetValue(alpha),
         Targets = parsed.GetValue(targets)!,
         Dropout = parsed.GetValue(dropout),
+        Sparsity = parsed.GetValue(sparsity),
+        GatePenalty = parsed.GetValue(gatePenalty),
+        GateThreshold = parsed.GetValue(gateThreshold),
         LoraPlus = parsed.GetValue(loraPlus),
         Epochs = parsed.GetValue(epochs),
         BatchSize = parsed.GetValue(batch),

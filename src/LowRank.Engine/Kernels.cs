@@ -26,6 +26,11 @@ internal static class Kernels
     public static readonly Kernel<TakeSparseArgs> TakeSparse = new("take_sparse", SparseReferences.Take) { Cuda = CudaSparsePlans.Take };
     public static readonly Kernel<SampleSparseArgs> SampleSparse = new("sample_sparse", SparseReferences.Sample) { Cuda = CudaSparsePlans.Sample };
 
+    public static readonly Kernel<SnellSelectArgs> SnellSelect = new("snell_select", SnellReferences.Select) { Cuda = CudaSnellPlans.Select };
+    public static readonly Kernel<SnellArgs> SnellForward = new("snell_forward", SnellReferences.Forward) { Cuda = CudaSnellPlans.Forward };
+    public static readonly Kernel<SnellGradArgs> SnellBackward = new("snell_backward", SnellReferences.Backward) { Cuda = CudaSnellPlans.Backward };
+    public static readonly Kernel<GateThresholdArgs> GateThreshold = new("gate_threshold", SnellReferences.GateThreshold) { Cuda = CudaSnellPlans.GateThreshold };
+
     public static readonly Kernel<LayerNormArgs> LayerNormForward = new("layer_norm_forward", PointwiseReferences.LayerNormForward) { Cuda = CudaPlans.LayerNorm };
     public static readonly Kernel<LayerNormGradArgs> LayerNormBackward = new("layer_norm_backward", PointwiseReferences.LayerNormBackward) { Cuda = CudaPlans.LayerNormGrad };
     public static readonly Kernel<UnaryArgs> GeluForward = new("gelu_forward", PointwiseReferences.Unary(PointwiseReferences.Gelu)) { Cuda = CudaPlans.Unary("gelu_forward") };

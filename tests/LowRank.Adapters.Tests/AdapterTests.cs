@@ -72,6 +72,10 @@ public class AdapterTests
         Dictionary<string, double[]> wide = Gradients(row, reference, DType.F64);
         foreach ((string tensor, double[] gradient) in wide)
         {
+            if (row.IsDetached)
+            {
+                continue;
+            }
             double[] v = AdapterRow.Draw(new Rng(Row).Fork(tensor), gradient.Length);
             double want = (Loss(row, reference, tensor, v, Close.Step) - Loss(row, reference, tensor, v, -Close.Step)) / (2 * Close.Step);
             double got = gradient.Zip(v, (a, b) => a * b).Sum();

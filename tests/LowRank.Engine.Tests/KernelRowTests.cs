@@ -21,6 +21,7 @@ public class KernelRowTests
         ("AdamW8Bit clipped", [DType.F32], (device, type) => Step(device, type, p => new AdamW8Bit([p]) { LeastSize = 1 })),
         ("Sgd momentum", [DType.F32], (device, type) => Step(device, type, p => new Sgd([p]) { Momentum = 0.5 })),
         ("RmsProp centred", [DType.F32], (device, type) => Step(device, type, p => new RmsProp([p]) { Centered = true })),
+        ("GatedAdamW threshold", [DType.F32], (device, type) => Step(device, type, p => new GatedAdamW([p], [p]))),
         ("Adafactor clipped", [DType.F32], (device, type) => Step(device, type, p => new Adafactor([p]))),
         ("SparseRows", [DType.F32], Sparse),
         .. TileTests.Rows.Select(row => (row.Name, Types, (Action<Device, DType>)((device, type) => row.Run(((CudaDevice)device).Driver, type)))),

@@ -21,6 +21,8 @@ internal static class OpOracle
         [typeof(Linear)] = (_, t) => F.linear(t[0]!, t[1]!, t.ElementAtOrDefault(2)),
         [typeof(LoraLinear)] = (op, t) => Lora(((LoraLinear)op).Scale, t),
         [typeof(MultiLoraLinear)] = (op, t) => MultiLora((MultiLoraLinear)op, t),
+        [typeof(SnellWeight)] = (op, t) => t[0]! + Snell(((SnellWeight)op).Rule, t[1]!, t[2]!),
+        [typeof(SnellLinear)] = (op, t) => Snell(((SnellLinear)op).Rule, t[2]!, t[3]!) is var s ? F.linear(t[0]!, t[1] is null ? s : t[1]! + s, t.ElementAtOrDefault(4)) : t[0]!,
         [typeof(AddMatMul)] = (op, t) => ((AddMatMul)op) is var o && o.Transpose ? t[0]! + (t[1]!.mm(t[2]!).t() * o.Scale) : t[0]! + (t[1]!.matmul(t[2]!) * o.Scale),
         [typeof(MatMul)] = (op, t) => ((MatMul)op) is var o ? Turn(t[0]!, o.TransposeA).mm(Turn(t[1]!, o.TransposeB)) * o.Scale : t[0]!,
         [typeof(DoraScale)] = (op, t) => t[0]! / Torch.linalg.norm(t[1]! + (t[3]!.mm(t[2]!) * ((DoraScale)op).Scale), dims: [1]),
@@ -56,6 +58,17 @@ internal static class OpOracle
         [typeof(BinaryCrossEntropy)] = (op, t) => (F.binary_cross_entropy_with_logits(t[0]!, t[1]!) * ((BinaryCrossEntropy)op).Scale).reshape(1),
         [typeof(Attention)] = (op, t) => Attend((Attention)op, t[0]!, t[1]!, t[2]!, t.ElementAtOrDefault(3), t.ElementAtOrDefault(4)),
     };
+
+    private static Torch.Tensor Snell(SnellRule rule, Torch.Tensor p, Torch.Tensor q)
+    {
+        Torch.Tensor distances = Torch.cdist(p, q, rule.Norm, Torch.compute_mode.donot_use_mm_for_euclid_dist), d = (distances.select(0, 0) - distances.select(0, 1)) * rule.Scale, size = d.detach().abs();
+        if (rule.Mode == SnellMode.Distances)
+        {
+            return d.t();
+        }
+        Torch.Tensor tau = rule.Mode == SnellMode.PaperSoft ? size.flatten().sort().Values[(long)Math.Ceiling(rule.Sparsity * size.numel()) - 1] : Torch.quantile(size, Torch.tensor(rule.Sparsity, size.dtype));
+        return (d * Torch.where(size > tau, rule.Mode == SnellMode.PaperSoft ? size - tau : size, Torch.zeros_like(size))).t();
+    }
 
     private static Torch.Tensor Turn(Torch.Tensor x, bool turned) => turned ? x.t() : x;
 

@@ -24,6 +24,9 @@ public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weigh
     /// <summary>For DoRA: the settings without its rescaling. The length of a row counts as a constant in gradients, so a difference must hold it still.</summary>
     public AdapterConfig? Unscaled { get; init; }
 
+    /// <summary>True where the gradient takes a part of W_eff for a constant, so that a difference of the output is not its measure.</summary>
+    public bool IsDetached { get; init; }
+
     /// <summary>Element types that the layer is tried in.</summary>
     public IEnumerable<DType> Types => Kind == SiteKind.Linear ? [DType.F32, DType.F64, DType.BF16] : [DType.F32, DType.F64];
 
@@ -85,6 +88,8 @@ public static class AdapterRows
     private static readonly RandLoraConfig RandLora = new() { Targets = ["layer"], Rank = 4, Alpha = 8, Key = 3 };
     private static readonly SaltConfig Salt = new() { Targets = ["layer"], Rank = 3, LowRank = 2 };
     private static readonly SlTrainConfig SlTrain = new() { Targets = ["layer"], Rank = 3, Alpha = 6, Density = 0.2 };
+    private static readonly SnellConfig Snell = new() { Targets = ["layer"], Rank = 4, Sparsity = 0.5 };
+    private static readonly SoraConfig Sora = new() { Targets = ["layer"], Rank = 3, Alpha = 6 };
     private static readonly Ia3Config Ia3 = new() { Targets = ["layer"] };
     private static readonly LnTuningConfig LnTuning = new() { Targets = ["layer"] };
     private static readonly WaraConfig Wara = new() { Targets = ["layer"], Rank = 3, Alpha = 6 };
@@ -154,6 +159,12 @@ public static class AdapterRows
         new(Salt, SiteKind.Conv2d, [6, 2, 3, 2], 2 * (3 + (3 * 2))) { Convolution = new() { Stride = 2 } },
         new(SlTrain, SiteKind.Linear, [9, 14], (3 * (9 + 14)) + 25 + 9) { StartsAtBase = false },
         new(SlTrain with { TrainsScale = true }, SiteKind.Linear, [50, 33], (3 * (50 + 33)) + 330 + 1) { StartsAtBase = false, Bias = false },
+        new(Snell with { Sparsity = 0 }, SiteKind.Linear, [9, 14], 4 * (9 + 14)) { StartsAtBase = false },
+        new(Snell with { Sparsity = 0, Rank = 7, Norm = 1 }, SiteKind.Linear, [70, 50], 6 * (70 + 50)) { StartsAtBase = false, Bias = false },
+        new(Snell, SiteKind.Linear, [9, 14], 4 * (9 + 14)) { StartsAtBase = false, IsDetached = true },
+        new(Snell with { Mode = SnellMode.PaperSoft, Norm = 3 }, SiteKind.Linear, [40, 33], 4 * (40 + 33)) { StartsAtBase = false, IsDetached = true, Bias = false },
+        new(Sora, SiteKind.Linear, [9, 14], (3 * (9 + 14)) + 3),
+        new(Sora with { Rank = 20 }, SiteKind.Linear, [12, 7], (20 * (12 + 7)) + 20) { Bias = false },
         new(Ia3, SiteKind.Linear, [9, 14], 9) { StartIsDrawn = false },
         new(Ia3, SiteKind.Linear, [70, 50], 70) { StartIsDrawn = false, Bias = false },
         new(Ia3 with { FeedForward = ["layer"] }, SiteKind.Linear, [9, 14], 14) { StartIsDrawn = false },

@@ -50,6 +50,9 @@ public sealed record OpRow(Op Op, params Operand[] Inputs)
     /// <summary>Step of the central difference; an op that rounds needs one far above its unit.</summary>
     public double Step { get; init; } = Close.Step;
 
+    /// <summary>True where the gradient takes a part of the output for a constant, so that a difference of the output is not its measure.</summary>
+    public bool IsDetached { get; init; }
+
     /// <summary>Types that it runs in on a device: the CUDA kernels take F16 too.</summary>
     public IEnumerable<DType> TypesOn(string device) => device == "cpu" || !Types.Contains(DType.BF16) ? Types : Types.Append(DType.F16);
 
@@ -203,6 +206,13 @@ public static class OpRows
         new(new SparseDct(33, 22, 1, DctRoute.Dense), P(40), C(2, 40)) { Types = [DType.F32] },
         new(new SparseDctLinear(9, 14, 2), X(2, 3, 14), P(5), C(2, 5), P(9, 14), P(9)),
         new(new SparseDctLinear(40, 21, 0.5), X(70, 21), P(30), C(2, 30)),
+        new(new SnellWeight(new(0, SnellMode.Distances)), W(9, 14), P(2, 14, 2), P(2, 9, 2)) { Types = [DType.F32] },
+        new(new SnellWeight(new(0.5)), W(70, 33), P(2, 33, 4), P(2, 70, 4)) { Types = [DType.F32], IsDetached = true },
+        new(new SnellLinear(new(0, SnellMode.Distances)), X(3, 16), W(5, 16), P(2, 16, 3), P(2, 5, 3)),
+        new(new SnellLinear(new(0, SnellMode.Distances, 1)), X(2, 37, 50), Packed(70, 50), P(2, 50, 4), P(2, 70, 4), P(70)),
+        new(new SnellLinear(new(0, SnellMode.Distances, 3)), X(7, 12), None, P(2, 12, 2), P(2, 33, 2)),
+        new(new SnellLinear(new(0.9)), X(33, 40), Packed(65, 40), P(2, 40, 4), P(2, 65, 4), P(65)) { IsDetached = true },
+        new(new SnellLinear(new(0.6, SnellMode.PaperSoft)), X(5, 96), Q(Quantization.NF4, 70, 96), P(2, 96, 35), P(2, 70, 35)) { IsDetached = true },
         new(new Linear(), X(1, 128), Q(Quantization.NF4, 37, 128), P(37)),
         new(new Linear(), X(2, 3, 64), Q(Quantization.Int8Rows, 40, 64)),
         new(new Linear(), X(2, 7, 33), Q(Quantization.NF4, 65, 33), P(65)),

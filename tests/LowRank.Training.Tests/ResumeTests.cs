@@ -20,10 +20,12 @@ public class ResumeTests
 
     private static readonly LoraConfig Lora = new() { Rank = 2, Alpha = 4, Targets = ["layers.0"], Dropout = 0.3, Bias = "lora_only", ModulesToSave = ["layers.1"] };
 
+    private static readonly SoraConfig Sora = new() { Rank = 4, Alpha = 4, Targets = ["layers.0"], Dropout = 0.3, Lambda1 = 0.1, ModulesToSave = ["layers.1"] };
+
     private static readonly double[] Scores = [0.3, 0.2, 0.1];
 
     public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full", "rmsprop", "adafactor", "lora-fa", "riemannian", "galore",
-        "adamw-8bit");
+        "adamw-8bit", "sora");
 
     [Theory, MemberData(nameof(Kinds))]
     public void A_resumed_run_ends_as_one_that_never_stopped(string kind)
@@ -94,7 +96,7 @@ public class ResumeTests
     {
         using var run = new SmallRun { Noise = 0.1f };
         run.After = r => { if (r.Step == stopAfter) { run.Stop(); } };
-        using AdaptedModel? adapted = kind == "full" ? null : run.Model.Attach(kind == "dora" ? Lora with { Dora = true } : Lora, seed: 8);
+        using AdaptedModel? adapted = kind == "full" ? null : run.Model.Attach(kind == "sora" ? Sora : kind == "dora" ? Lora with { Dora = true } : Lora, seed: 8);
         IReadOnlyList<Parameter> parameters = adapted?.Parameters ?? run.Model.TrainAll();
         using Optimizer optimizer = kind switch
         {
@@ -106,6 +108,7 @@ public class ResumeTests
             "lora-fa" => new LoraFa(adapted!),
             "galore" => new GaLore(parameters) { Rank = 2, Gap = 3 },
             "adamw-8bit" => new AdamW8Bit(parameters) { LeastSize = 1 },
+            "sora" => new GatedAdamW(parameters, SoraGates.Parameters(adapted!)) { Threshold = 0.01 },
             "riemannian" => new RiemannianAdamW(adapted!),
             _ => new AdamW(parameters),
         };

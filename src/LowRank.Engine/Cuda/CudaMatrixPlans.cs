@@ -50,19 +50,22 @@ internal static class CudaMatrixPlans
             WLayout = a.WLayout,
             Add = (a.Add & 1) | (((a.Add >> 2) & 1) << 4),
         });
-        return done && (a.Dw == 0 || Multiply(on, a.DType, new GemmArgs
-        {
-            A = new(a.Dy, a.DType, 1, a.N),
-            B = new(a.X, a.DType, 1, a.K),
-            Y = a.Dw,
-            YType = a.WType,
-            M = a.N,
-            N = a.K,
-            K = a.Tokens,
-            Scale = 1,
-            Add = (a.Add >> 1) & 1,
-        }));
+        return done && (a.Dw == 0 || WeightGradient(on, a.DType, a.Dy, a.X, a.Dw, a.WType, a.Tokens, a.N, a.K, (a.Add >> 1) & 1));
     }
+
+    /// <summary>dw [n,k] (+)= dyᵀ·x.</summary>
+    public static bool WeightGradient(CudaStream on, DType type, nint dy, nint x, nint dw, DType wType, int tokens, int n, int k, uint add) => Multiply(on, type, new GemmArgs
+    {
+        A = new(dy, type, 1, n),
+        B = new(x, type, 1, k),
+        Y = dw,
+        YType = wType,
+        M = n,
+        N = k,
+        K = tokens,
+        Scale = 1,
+        Add = add,
+    });
 
     public static bool Forward(CudaStream on, in LoraArgs a)
     {
