@@ -25,6 +25,8 @@ public static class Program
     /// <summary>Every command.</summary>
     internal static RootCommand Root() => new("Low-rank adapters without Python: train, evaluate and inspect.")
     {
+        MergeCommand.Create(),
+        ExtractCommand.Create(),
         DemoCommand.Create(), TrainCommand.Create(), EvalCommand.Create(), EmbedCommand.Create(), GenerateCommand.Create(), ExportCommand.Create(), UnmergeCommand.Create(), ConvertCommand.Create(), InspectCommand.Create(), PretrainCommand.Create(), DevicesCommand.Create(), MethodsCommand.Create(), OpsCommand.Create(), KernelsCommand.Create(),
         CompleteCommand.Create(),
         CompressCommand.Create(),

@@ -10,6 +10,7 @@ namespace LowRank.Models;
 public sealed class ModelConfig
 {
     private const int Most = 1 << 24;
+    private static readonly string[] LayerKeys = ["num_hidden_layers", "n_layer", "n_layers"];
     private readonly JsonObject json;
 
     private ModelConfig(string file, JsonObject json) => (File, this.json) = (file, json);
@@ -53,6 +54,17 @@ public sealed class ModelConfig
         copy.Remove("num_labels");
         copy["id2label"] = new JsonObject(names.Select((name, i) => KeyValuePair.Create($"{i}", (JsonNode?)name)));
         copy["label2id"] = new JsonObject(names.Select((name, i) => (name, i)).DistinctBy(n => n.name).Select(n => KeyValuePair.Create(n.name, (JsonNode?)n.i)));
+        return new(File, copy);
+    }
+
+    /// <summary>This config with another number of layers, under the key that it has for them.</summary>
+    public ModelConfig WithLayers(int count)
+    {
+        JsonObject copy = json.DeepClone().AsObject();
+        foreach (string key in LayerKeys.Where(copy.ContainsKey))
+        {
+            copy[key] = count;
+        }
         return new(File, copy);
     }
 

@@ -90,6 +90,12 @@ public static class Close
         Assert.True(farthest <= 1 && beside <= CodesBeside * want.Length, $"{what}: {beside} of {want.Length} codes differ, by up to {farthest}");
     }
 
+    /// <summary>Bound for a merged weight in float32 against another program's float32 sums, relative to the tensor's largest magnitude (golden/mergekit: 3e-7).</summary>
+    public const double Merged = 1e-6;
+
+    /// <summary>The same against sums in bfloat16 (golden/mergekit: 6e-3).</summary>
+    public const double MergedBFloat16 = 1e-2;
+
     /// <summary>‖got − want‖ / ‖want‖, absolute where want is zero; NaN where either has one that the other has not.</summary>
     public static double Error(ReadOnlySpan<double> got, ReadOnlySpan<double> want)
     {
