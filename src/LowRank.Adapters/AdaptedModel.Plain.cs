@@ -1,5 +1,3 @@
-using LowRank.Formats;
-
 namespace LowRank.Adapters;
 
 public sealed partial class AdaptedModel
@@ -16,7 +14,6 @@ public sealed partial class AdaptedModel
             throw new AdapterConfigException($"SaveLora: {Config.Method} is no product of two factors, want SavePeft or Merge");
         }
         using Scope scope = Model.Device.BeginScope();
-        PeftFolder.Save(folder, config with { AutoMapping = config.AutoMapping ?? Mapping(config) }, OfAdapters(plain: true, scope).Select(t => TensorData.Of(t.Key, t.Value)));
-        BaseFingerprint.Of(Model, Whole).Write(folder);
+        Save(folder, PeftFolder.DefaultName, config, a => a.Saved(plain: true, scope));
     }
 }

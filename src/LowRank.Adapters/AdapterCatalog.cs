@@ -48,10 +48,6 @@ public static class AdapterCatalog
         New("LOKR", "LoKr", "W + s·kron(w1, w2)", new LokrConfig(), AdapterJson.Default.LokrConfig),
         New("VERA", "VeRA", "W + diag(b)·B·diag(d)·A, A and B random and frozen", new VeraConfig(), AdapterJson.Default.VeraConfig),
         New("IA3", "IA3", "W·diag(l) or diag(l)·W", new Ia3Config(), AdapterJson.Default.Ia3Config),
-        new("SNELL", "W + Sᵀ, S the largest of the distances between two tables of low rank", new SnellConfig(), AdapterJson.Default.SnellConfig,
-            [new("SNELL", MethodKind.Adapter, "snell", ["snell"], "differences, golden") { Merge = true }]),
-        new("SORA", "W + s·B·diag(g)·A with gates that become 0", new SoraConfig(), AdapterJson.Default.SoraConfig,
-            [new("SoRA", MethodKind.Adapter, "sora", ["sora"], "differences, golden") { Merge = true }]),
         New("LN_TUNING", "LN tuning", "weights and biases of norms", new LnTuningConfig(), AdapterJson.Default.LnTuningConfig),
         New("TRAINABLE_TOKENS", "trainable tokens", "rows of an embedding", new TrainableTokensConfig(), AdapterJson.Default.TrainableTokensConfig),
         new("RANDLORA", "W + s·B·S, S the trained scales of a random basis; full rank", new RandLoraConfig(), AdapterJson.Default.RandLoraConfig,
@@ -64,6 +60,10 @@ public static class AdapterCatalog
             [new("SALT", MethodKind.Adapter, "salt", ["salt"], "differences, golden") { Merge = true }]),
         new("SLTRAIN", "s·B·A + sparse values in the place of W, for pre-training", new SlTrainConfig(), AdapterJson.Default.SlTrainConfig,
             [new("SLTrain", MethodKind.Adapter, "sltrain", ["sltrain"], "differences, golden") { Merge = true }]),
+        new("SNELL", "W + Sᵀ, S the largest of the distances between two tables of low rank", new SnellConfig(), AdapterJson.Default.SnellConfig,
+            [new("SNELL", MethodKind.Adapter, "snell", ["snell"], "differences, golden") { Merge = true }]),
+        new("SORA", "W + s·B·diag(g)·A with gates that become 0", new SoraConfig(), AdapterJson.Default.SoraConfig,
+            [new("SoRA", MethodKind.Adapter, "sora", ["sora"], "differences, golden") { Merge = true }]),
     ];
 
     /// <summary>Types of PEFT's that are known by name only.</summary>

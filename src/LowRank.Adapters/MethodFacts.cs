@@ -13,11 +13,13 @@ public enum MethodKind
     Solver,
     /// <summary>Makes up for what a compression loses.</summary>
     Compression,
+    /// <summary>Makes one model of many.</summary>
+    Merging,
 }
 
 /// <summary>What is true of a method today. The README's status table and <c>lowrank methods</c> are made of it.</summary>
 /// <param name="Name">As its paper spells it.</param>
-/// <param name="Kind">Adapter, training mode or optimiser.</param>
+/// <param name="Kind">What it works on.</param>
 /// <param name="Sheet">The sheet with its mathematics, which golden folders are named after too.</param>
 /// <param name="Golden">Folders of tests/golden that hold cases of it.</param>
 /// <param name="Gradient">What its gradients are held to: central differences of float64 references, goldens; null where it has none of its own.</param>

@@ -5,7 +5,7 @@ using LowRank.Models;
 
 namespace LowRank.Cli;
 
-/// <summary>The status table: the catalogue's adapters, then what trains without one, then what moves parameters.</summary>
+/// <summary>The status table: the catalogue's adapters, then what trains without one, what moves parameters, and what works on models or data as a whole.</summary>
 internal static class MethodTable
 {
     /// <summary>Every row.</summary>
@@ -23,12 +23,21 @@ internal static class MethodTable
         new("8-bit AdamW", MethodKind.Optimizer, "galore", ["galore"], null),
         new("GaLore 8-bit", MethodKind.Optimizer, "galore", ["galore"], null),
         new("GaLore-Adafactor", MethodKind.Optimizer, "galore", ["galore"], null),
-        new("EoRA", MethodKind.Compression, "eora", ["eora"], "golden") { Emulated = "host", Cuda = "host", Merge = true, Peft = "write (LoRA)" },
         new("LoRA-FA", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("Riemannian AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),
+        new("EoRA", MethodKind.Compression, "eora", ["eora"], "golden") { Emulated = "host", Cuda = "host", Merge = true, Peft = "write (LoRA)" },
+        Merger("task arithmetic", ["concrete", "mergekit"], null),
+        Merger("TIES", ["concrete", "mergekit"], null),
+        Merger("DARE", ["mergekit"], null),
+        Merger("Concrete", ["concrete"], "differences, golden"),
+        Merger("AdaMerging", ["concrete"], "golden"),
         new("matrix completion", MethodKind.Solver, "matrix-completion", ["matrix-completion"], null),
     ];
+
+    // Merging runs over tensors on the host, whatever the device.
+    private static MethodFacts Merger(string name, string[] golden, string? gradient) =>
+        new(name, MethodKind.Merging, "concrete", golden, gradient) { Cpu = "host", Emulated = "host", Cuda = "host" };
 
     /// <summary>A row as JSON: name, kind, sheet, golden, gradient, cpu, emulated, cuda, merge, peft.</summary>
     public static JsonObject Json(MethodFacts row) => new()
@@ -75,6 +84,7 @@ internal static class MethodTable
         MethodKind.Mode => "training mode",
         MethodKind.Solver => "solver",
         MethodKind.Compression => "compression",
+        MethodKind.Merging => "merging",
         _ => "optimiser",
     };
 }

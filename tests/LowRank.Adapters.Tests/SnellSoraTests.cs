@@ -199,7 +199,7 @@ public sealed class SnellSoraTests : IDisposable
     [Fact]
     public void Gates_find_the_rank_of_what_there_is_to_learn()
     {
-        const int size = 32, samples = 512, steps = 3000;
+        const int size = 32, samples = 4096, steps = 1500;
         double[] u = new double[size * 3], v = new double[3 * size], x = new double[samples * size];
         var rng = new Rng(11);
         Fill(u, "u");
@@ -213,7 +213,7 @@ public sealed class SnellSoraTests : IDisposable
             Tensor teacher = new MatMul(Scale: 1 / Math.Sqrt(size)).Apply(scope.Of([size, 3], u, DType.F32), scope.Of([3, size], v, DType.F32));
             Tensor inputs = scope.Of([samples, size], x, DType.F32), target = new Linear().Apply(inputs, teacher);
             (Tensor keptInputs, Tensor keptTarget, double[] want) = (inputs.CopyTo(data), target.CopyTo(data), teacher.ToDoubles());
-            using var optimizer = new GatedAdamW(adapted.Parameters, SoraGates.Parameters(adapted)) { Threshold = 2e-3, Proximal = true, WeightDecay = 0, LearningRate = 1e-2 };
+            using var optimizer = new GatedAdamW(adapted.Parameters, SoraGates.Parameters(adapted)) { Threshold = 2e-3, Proximal = true, WeightDecay = 0.1, LearningRate = 1e-2 };
             for (int step = 0; step < steps; step++)
             {
                 using Tape tape = device.BeginTape();

@@ -90,6 +90,41 @@ public sealed class OptimizerTests : IDisposable
     }
 
     [Fact]
+    public void Steps_that_a_parameter_sits_out_do_not_count_for_it()
+    {
+        foreach ((string name, DType type) in from name in Devices.Present from type in (DType[])[DType.F32, DType.F64] select (name, type))
+        {
+            using Device on = Devices.Open(name, type);
+            using Scope store = on.NewStore();
+            Parameter late = new("late", store.Of([3], [1.0, 2, 3], type)), always = new("always", store.Of([3], [1.0, 2, 3], type)), alone = new("alone", store.Of([3], [1.0, 2, 3], type));
+            using AdamW both = new([late, always]) { LearningRate = 0.1 }, one = new([alone]) { LearningRate = 0.1 };
+            void Take(AdamW optimizer, params Parameter[] moved)
+            {
+                foreach (Parameter p in moved)
+                {
+                    using Tape tape = on.BeginTape();
+                    tape.Backward(new SquaredError().Apply(p, tape.NewZeros([3], type)));
+                }
+                optimizer.Step();
+            }
+            late.Frozen = true;
+            Take(both, always);
+            Take(both, always);
+            late.Frozen = false;
+            for (int step = 0; step < 3; step++)
+            {
+                Take(both, late, always);
+                Take(one, alone);
+            }
+            Assert.Equal(alone.Value.ToBytes(), late.Value.ToBytes());
+            Assert.NotEqual(alone.Value.ToBytes(), always.Value.ToBytes());
+            Dictionary<string, double> sat = both.State().Where(s => s.Name.StartsWith("paused.", StringComparison.Ordinal)).ToDictionary(s => s.Name, s => s.Value.Item());
+            Assert.Equal(new Dictionary<string, double> { ["paused.late"] = 2, ["paused.always"] = 0 }, sat);
+            Assert.DoesNotContain(one.State(), s => s.Name.StartsWith("paused.", StringComparison.Ordinal));
+        }
+    }
+
+    [Fact]
     public void Frozen_parameters_and_those_without_a_gradient_stay()
     {
         using Scope store = device.NewStore();

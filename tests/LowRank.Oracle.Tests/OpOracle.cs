@@ -10,6 +10,8 @@ internal static class OpOracle
     public static IReadOnlyDictionary<Type, string> Without { get; } = new Dictionary<Type, string>
     {
         [typeof(Dropout)] = "its mask comes from the engine's own random stream",
+        [typeof(SparseDct)] = "the gradient of places is LoCA's own difference; its official figures are in golden/loca",
+        [typeof(SparseDctLinear)] = "the gradient of places is LoCA's own difference; its official figures are in golden/loca",
         [typeof(Wavelet2)] = "torch has no wavelets; PyWavelets' own figures are in golden/wara",
         [typeof(InverseWavelet2)] = "torch has no wavelets; PyWavelets' own figures are in golden/wara",
         [typeof(WaveletLift)] = "torch has no wavelets; PyWavelets' own figures are in golden/wara",
@@ -50,6 +52,7 @@ internal static class OpOracle
         [typeof(Columns)] = (op, t) => t[0]!.narrow(-1, ((Columns)op).Start, ((Columns)op).Count),
         [typeof(Cast)] = (_, t) => t[0]!.clone(),
         [typeof(Prepend)] = (_, t) => Torch.cat([t[1]!.expand(t[0]!.shape[0], 1, t[0]!.shape[2]), t[0]!], 1),
+        [typeof(Dct2)] = (op, t) => ((Dct2)op, Cosines(t[0]!.shape[0]), Cosines(t[0]!.shape[1])) is var (o, m, n) ? (o.Inverse ? m.t().mm(t[0]!).mm(n) : m.mm(t[0]!).mm(n.t())) * o.Scale : t[0]!,
         [typeof(Transpose)] = (_, t) => t[0]!.transpose(-1, -2),
         [typeof(Unfold)] = (op, t) => Patches((Unfold)op, t[0]!),
         [typeof(CrossEntropy)] = (op, t) => Loss((CrossEntropy)op, t[0]!, t[1]!),
@@ -59,9 +62,16 @@ internal static class OpOracle
         [typeof(Attention)] = (op, t) => Attend((Attention)op, t[0]!, t[1]!, t[2]!, t.ElementAtOrDefault(3), t.ElementAtOrDefault(4)),
     };
 
+    // C [n,n] of the orthonormal DCT-II
+    private static Torch.Tensor Cosines(long n)
+    {
+        Torch.Tensor i = Torch.arange(n, Torch.ScalarType.Float64).unsqueeze(1), j = Torch.arange(n, Torch.ScalarType.Float64);
+        return (i * ((j * 2) + 1) * (Math.PI / (2 * n))).cos() * ((i.eq(0).to_type(Torch.ScalarType.Float64) * (Math.Sqrt(1.0 / n) - Math.Sqrt(2.0 / n))) + Math.Sqrt(2.0 / n));
+    }
+
     private static Torch.Tensor Snell(SnellRule rule, Torch.Tensor p, Torch.Tensor q)
     {
-        Torch.Tensor distances = Torch.cdist(p, q, rule.Norm, Torch.compute_mode.donot_use_mm_for_euclid_dist), d = (distances.select(0, 0) - distances.select(0, 1)) * rule.Scale, size = d.detach().abs();
+        Torch.Tensor distances = Torch.cdist(p, q, rule.Norm, TorchSharp.compute_mode.donot_use_mm_for_euclid_dist), d = (distances.select(0, 0) - distances.select(0, 1)) * rule.Scale, size = d.detach().abs();
         if (rule.Mode == SnellMode.Distances)
         {
             return d.t();

@@ -65,8 +65,8 @@ internal sealed class SnellCase : Case
 
     public override IReadOnlyDictionary<string, Action<int, Results?>> Peers => new Dictionary<string, Action<int, Results?>>
     {
-        ["cdist"] = (_, results) => Theirs(results, Torch.compute_mode.use_mm_for_euclid_dist_if_necessary),
-        ["cdist, direct"] = (_, results) => Theirs(results, Torch.compute_mode.donot_use_mm_for_euclid_dist),
+        ["cdist"] = (_, results) => Theirs(results, TorchSharp.compute_mode.use_mm_for_euclid_dist_if_necessary),
+        ["cdist, direct"] = (_, results) => Theirs(results, TorchSharp.compute_mode.donot_use_mm_for_euclid_dist),
     };
 
     public override void Ours(int set, Results? results = null)
@@ -93,7 +93,7 @@ internal sealed class SnellCase : Case
         Array.ForEach([theirX, theirW, theirP, theirQ, theirDy], t => t.Dispose());
     }
 
-    private void Theirs(Results? results, Torch.compute_mode mode)
+    private void Theirs(Results? results, TorchSharp.compute_mode mode)
     {
         using var scope = Torch.NewDisposeScope();
         Torch.Tensor distances = Torch.cdist(theirP, theirQ, 2, mode), d = (distances.select(0, 0) - distances.select(0, 1)) * (float)rule.Scale, size = d.detach().abs();
