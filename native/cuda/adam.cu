@@ -56,7 +56,7 @@ LR_KERNEL(square_sum_total, Planned<SquareSumArgs>, 32, 1) {
     *static_cast<double*>(p.op.norm2) = sum;
 }
 
-LR_KERNEL(adamw, AdamWArgs, 256, 4) {
+LR_KERNEL(adamw, AdamWArgs, 256, 3) { // three blocks: the powers between segments need more than 64 registers
     float* w = static_cast<float*>(p.p);
     const float* g = static_cast<const float*>(p.g);
     const float clip = lr_clip(p.norm2, p.max_norm), b1 = static_cast<float>(p.beta1), b2 = static_cast<float>(p.beta2), c1 = static_cast<float>(1 - p.beta1), c2 = static_cast<float>(1 - p.beta2);

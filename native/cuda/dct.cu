@@ -225,8 +225,11 @@ LR_KERNEL(sparse_dct_end, PlannedDct<SparseDctGradArgs>, 256, 4) {
     const int count = p.op.count;
     for (int j = static_cast<int>(LR_BX * 256 + LR_TID); j < count; j += static_cast<int>(LR_GX) * 256) {
         double k[5] = {0, 0, 0, 0, 0};
-        for (int64_t part = 0; part < p.blocks; ++part)
-            for (int cell = 0; cell < p.cells; ++cell) k[cell] += static_cast<double>(p.parts[(part * p.cells + cell) * count + j]);
+        for (int64_t part = 0; part < p.blocks; ++part) {
+            LR_UNROLL
+            for (int cell = 0; cell < 5; ++cell)
+                if (cell < p.cells) k[cell] += static_cast<double>(p.parts[(part * p.cells + cell) * count + j]);
+        }
         if (p.op.da) lr_put(static_cast<float*>(p.op.da) + j, static_cast<float>(k[0]), p.op.add & 1);
         if (!p.op.du) continue;
         for (int side = 0; side < 2; ++side) {

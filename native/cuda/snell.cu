@@ -25,8 +25,7 @@ LR_DEV float lr_norm_share(float norm, float g, float d) { return norm == 1 ? g 
 LR_DEV void lr_distances(const float* own, int64_t owns, int64_t i0, const float* other, int64_t others, int64_t j0, int r, float norm, float* memory, float (&d)[2][Each]) {
     float *mine = memory, *its = memory + Side * Depth;
     for (int h = 0; h < 2; ++h) {
-        LR_UNROLL
-        for (int t = 0; t < Each; ++t) d[h][t] = 0;
+        float sums[Each] = {};
         for (int c0 = 0; c0 < r; c0 += Depth) {
             lr_sync();
             lr_table(own + h * owns * r, i0, owns, r, c0, mine);
@@ -35,11 +34,11 @@ LR_DEV void lr_distances(const float* own, int64_t owns, int64_t i0, const float
             for (int c = 0; c < Depth && c0 + c < r; ++c) {
                 const float a = mine[c * Side + LR_TID % 32];
                 LR_UNROLL
-                for (int t = 0; t < Each; ++t) d[h][t] = lr_norm_add(norm, d[h][t], a - its[c * Side + LR_TID / 32 + 8 * t]);
+                for (int t = 0; t < Each; ++t) sums[t] = lr_norm_add(norm, sums[t], a - its[c * Side + LR_TID / 32 + 8 * t]);
             }
         }
         LR_UNROLL
-        for (int t = 0; t < Each; ++t) d[h][t] = lr_norm_root(norm, d[h][t]);
+        for (int t = 0; t < Each; ++t) (h ? d[1][t] : d[0][t]) = lr_norm_root(norm, sums[t]); // constant places: d stays in registers
     }
 }
 

@@ -11,6 +11,9 @@ namespace LowRank.Cli;
 /// <param name="Config">The adapter's settings; null where weights of the model itself are trained.</param>
 internal sealed record FineTuneMethod(string Name, double LearningRate, Func<FineTuneOptions, AdapterConfig>? Config)
 {
+    /// <summary>The optimiser where the user names none.</summary>
+    public string Optimizer { get; init; } = "adamw";
+
     /// <summary>Every way there is.</summary>
     public static IReadOnlyList<FineTuneMethod> All { get; } =
     [
@@ -22,16 +25,14 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         new("loha", 2e-3, o => new LohaConfig { Rank = o.Rank, Alpha = o.Alpha }),
         new("lokr", 2e-3, o => new LokrConfig { Rank = o.Rank, Alpha = o.Alpha }),
         new("vera", 1e-2, o => new VeraConfig { Rank = o.Rank, Dropout = o.Dropout }),
-        new("randlora", 1e-3, o => new RandLoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout }),
-        new("wara", 2e-3, o => new WaraConfig { Rank = o.Rank, Alpha = o.Alpha, Pad = true }),
-        new("salt", 2e-3, o => new SaltConfig { LowRank = o.Rank }),
+        new("wara", 2e-3, o => new WaraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout, Pad = true }),
         new("randlora", 1e-2, o => new RandLoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout }),
         new("salt", 1e-2, o => new SaltConfig { LowRank = o.Rank }),
         new("sltrain", 3e-3, o => new SlTrainConfig { Rank = o.Rank, Alpha = o.Alpha, Density = 0.1 }),
         new("ia3", 1e-2, _ => new Ia3Config()),
         new("loca", 5e-3, o => new LocaConfig { Coefficients = 32 * o.Rank }),
         new("snell", 1e-2, o => new SnellConfig { Rank = o.Rank, Sparsity = o.Sparsity, Dropout = o.Dropout }),
-        new("sora", 2e-3, o => new SoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout, Lambda1 = o.GatePenalty }),
+        new("sora", 2e-3, o => new SoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout, Lambda1 = o.GatePenalty }) { Optimizer = "sora" },
         new("head", 1e-2, null),
         new("full", 5e-4, null),
     ];
@@ -50,8 +51,7 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
     {
         AdapterConfig? config = Config?.Invoke(options);
         return options.LoraPlus is not null && config is not LoraConfig ? throw new AdapterConfigException($"FineTuneMethod: LoRA+ is asked for beside method {Name}, want a method with A and B")
-            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or RandLoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
-            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or SnellConfig or SoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
+            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or RandLoraConfig or WaraConfig or SnellConfig or SoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
             : config;
     }
 

@@ -27,7 +27,7 @@ internal static class MethodTable
         new("Riemannian AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),
         new("EoRA", MethodKind.Compression, "eora", ["eora"], "golden") { Emulated = "host", Cuda = "host", Merge = true, Peft = "write (LoRA)" },
-        Merger("task arithmetic", ["concrete", "mergekit"], null),
+        Merger("task arithmetic", ["concrete"], null),
         Merger("TIES", ["concrete", "mergekit"], null),
         Merger("DARE", ["mergekit"], null),
         Merger("Concrete", ["concrete"], "differences, golden"),

@@ -14,7 +14,8 @@ internal sealed class TrainCommand
     private readonly Option<string> model = CommonOptions.Model(BaseModel.Name);
     private readonly Option<string> data = CommonOptions.Data();
     private readonly Option<string> output = new("--output") { Description = "Folder for the adapter (PEFT's format), or for the whole model with head and full.", Required = true };
-    private readonly Option<string> method, optimizer;
+    private readonly Option<string> method;
+    private readonly Option<string?> optimizer;
     private readonly Option<int> rank, epochs, batch, accumulate, patience, checkpointSteps;
     private readonly Option<int?> perClass;
     private readonly Option<double> alpha, dropout, warmup, weightDecay, maxNorm, smoothing;
@@ -47,7 +48,7 @@ internal sealed class TrainCommand
         epochs = Make("--epochs", "Passes over the training samples.", defaults.Epochs);
         batch = Make("--batch-size", "Samples of a step.", defaults.BatchSize);
         accumulate = Make("--accumulate", "Parts a step is computed in, one after the other, to save memory; the gradient is that of the whole step.", defaults.Accumulation);
-        optimizer = Make("--optimizer", $"One of {FineTuneOptimizer.Names}.", defaults.Optimizer);
+        optimizer = new("--optimizer") { Description = $"One of {FineTuneOptimizer.Names}. Default: adamw, with method sora its own." };
         string Rates<T>(IEnumerable<T> all, Func<T, (string Name, double Value)> of) => string.Join(", ", all.Select(of).Select(r => $"{r.Name} {r.Value.ToString("G", CultureInfo.InvariantCulture)}"));
         rate = new("--learning-rate")
         {
@@ -162,7 +163,7 @@ internal sealed class TrainCommand
         Epochs = parsed.GetValue(epochs),
         BatchSize = parsed.GetValue(batch),
         Accumulation = parsed.GetValue(accumulate),
-        Optimizer = FineTuneOptimizer.Of(parsed.GetValue(optimizer)!).Name,
+        Optimizer = FineTuneOptimizer.Of(parsed.GetValue(optimizer) ?? FineTuneMethod.Of(parsed.GetValue(method)!).Optimizer).Name,
         LearningRate = parsed.GetValue(rate),
         Schedule = parsed.GetValue(schedule),
         Warmup = parsed.GetValue(warmup),

@@ -44,9 +44,9 @@ public sealed class TrainTests : IDisposable
     public void Every_optimiser_trains_and_what_was_best_is_saved(string optimizer)
     {
         string model = Cli.SaveModel(At("model")), output = At("out");
-        JsonNode trained = Cli.Done(
-            "train", "--model", model, "--data", "digits", "--per-class", "20", "--epochs", "6", "--optimizer", optimizer, "--accumulate", "2", "--clip", "1", "--label-smoothing", "0.1",
-            "--patience", "2", "--output", output, "--json", "--quiet").Json;
+        JsonNode trained = Cli.Done([
+            "train", "--model", model, "--data", "digits", "--per-class", "20", "--epochs", "6", "--accumulate", "2", "--clip", "1", "--label-smoothing", "0.1", "--patience", "2",
+            "--output", output, "--json", "--quiet", .. optimizer == "sora" ? ["--method", "sora"] : (string[])["--optimizer", optimizer]]).Json;
         double accuracy = trained["accuracy"]!.GetValue<double>();
         Assert.True(accuracy > 0.15, $"{optimizer}: accuracy {accuracy} is no better than chance");
         Assert.Equal(accuracy, Cli.Done("eval", "--data", "digits", "--json", "--adapter", output).Json["accuracy"]!.GetValue<double>());

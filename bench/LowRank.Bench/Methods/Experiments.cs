@@ -12,6 +12,7 @@ public static class Experiments
     /// <summary>Every experiment.</summary>
     public static IReadOnlyList<Experiment> All { get; } =
     [
+        new("wara", "What LoRA and WaRA of 1,024 parameters leave of smooth, rough and mixed updates", WaraExperiment.Run),
     ];
 
     /// <summary>The experiment of a name, or null.</summary>
