@@ -126,8 +126,8 @@ LR_KERNEL(dct_rows, DctRowsArgs, 256, 1) {
     }
 }
 
-constexpr float Limit = 0.999f;
 #if LR_DTYPE == 1
+constexpr float Limit = 0.999f;
 // Where the coefficients stand, and their values, NaN where a place is NaN
 LR_KERNEL(dct_places, DctPlacesArgs, 256, 4) {
     for (int j = static_cast<int>(LR_BX * 256 + LR_TID); j < p.count; j += static_cast<int>(LR_GX) * 256) {

@@ -172,5 +172,6 @@ void products();
 void quantised();
 void cosines();
 void wavelets();
+void sparse();
 
 } // namespace test

@@ -36,12 +36,15 @@ LR_CLANG void __nanosleep(uint32_t ns) { asm volatile("nanosleep.u32 %0;" ::"r"(
 // libdevice's, which only a link would need
 extern "C" {
 __device__ float expf(float);
+__device__ float fabsf(float);
 __device__ float fmaxf(float, float);
 __device__ float log1pf(float);
 __device__ float logf(float);
+__device__ float powf(float, float);
 __device__ float erff(float);
 __device__ float tanhf(float);
 __device__ float sqrtf(float);
 __device__ double sqrt(double);
 __device__ double pow(double, double);
+__device__ double rint(double);
 }

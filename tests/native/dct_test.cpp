@@ -41,7 +41,8 @@ void whole() {
 }
 
 void coefficients() {
-    for (auto [m, n, k] : {std::tuple<int32_t, int32_t, int32_t>{1, 1, 1}, {16, 12, 10}, {47, 33, 60}, {70, 40, 300}, {9, 7, 12}}) {
+    for (auto [lines, width, places] : {std::tuple<int32_t, int32_t, int32_t>{1, 1, 1}, {16, 12, 10}, {47, 33, 60}, {70, 40, 300}, {9, 7, 12}}) {
+        const int32_t m = lines, n = width, k = places; // clang 14 captures no structured binding
         const int32_t rows = m, cols = n, count = k, tokens = 37;
         const Buffer w = random_buffer(LR_F32, int64_t(m) * n), a = random_buffer(LR_F32, k), x = random_buffer(LR_F32, int64_t(tokens) * n), dy = random_buffer(LR_F32, int64_t(tokens) * m);
         Buffer u(LR_F32, 2 * k), loc(LR_I32, 2 * k), y(LR_F32, int64_t(m) * n), da = random_buffer(LR_F32, k), du(LR_F32, 2 * k);

@@ -117,6 +117,7 @@ int main() {
     test::quantised();
     test::cosines();
     test::wavelets();
+    test::sparse();
 #define LR_COVERED(name, Args) \
     if (!test::covered.count(#name)) test::fail(#name, "no case runs it");
     LR_KERNELS(LR_COVERED)

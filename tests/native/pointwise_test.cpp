@@ -234,7 +234,7 @@ std::vector<float> even_book(double least) {
 
 // Two blocks and a piece in codes, then a parameter in floats
 void coded_moments() {
-    const Segment segments[] = {{0, 600, 0, 2, 0.1}, {608, 50, 5, 1, 0}};
+    const Segment segments[] = {{0, 600, 0, 0, 2, 0.1}, {608, 50, 5, 0, 1, 0}};
     const int64_t blocks[] = {1, -1}, n = 660;
     const double lr = 1e-2, b1 = 0.9, b2 = 0.99, eps = 1e-8, c1 = 1 - pow(b1, 7), c2 = sqrt(1 - pow(b2, 7));
     const std::vector<float> book1 = even_book(-1), book2 = even_book(0);
