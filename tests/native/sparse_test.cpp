@@ -208,7 +208,7 @@ void least_squares() {
                 }
                 run(KERNEL(als_solve, AlsArgs), std::to_string(r) + (below ? " direct" : " gradients"), LR_F32, {&y, &columns, &values},
                     {{&x, [&](int64_t e) { return want[size_t(e)]; }, 50}, {&flags, [](int64_t) { return 0; }}},
-                    [&](int32_t t) { return AlsArgs{y.data, starts.data(), columns.data, values.data, x.data, flags.data, losses.data, rows, r, 3 * r + 20, below, weighted, ridge, 0, 2e-7, 0, t}; });
+                    [&](int32_t t) { return AlsArgs{y.data, starts.data(), columns.data, values.data, x.data, flags.data, losses.data, rows, r, 3 * r + 20, below, weighted, ridge, 0, 1e-7, 0, t}; });
             }
         const auto args = [&](int32_t t) { return AlsArgs{y.data, starts.data(), columns.data, values.data, x.data, flags.data, losses.data, rows, r, 0, 0, 0, 0, 0, 0, 0, t}; };
         run(KERNEL(als_loss, AlsArgs), std::to_string(r), LR_F32, {&y, &columns, &values, &x},
