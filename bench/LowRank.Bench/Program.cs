@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using System.Runtime.InteropServices;
 using LowRank.Bench.Methods;
 using LowRank.Oracle;
 
@@ -125,10 +126,10 @@ public static class Program
             {
                 break;
             }
-            catch (InvalidDataException error)
+            catch (Exception error) when (error is InvalidDataException or ExternalException or InvalidOperationException or ArithmeticException or ArgumentException)     // sides that differ, torch's refusals, ours: the other rows count
             {
                 failures++;
-                Console.Error.WriteLine(error.Message);
+                Console.Error.WriteLine($"{row.Name}: {error.Message.Split('\n')[0]}");
             }
         }
         IReadOnlyList<Figure> figures = (groups.Length == 0 || groups.Contains(Figures.Group)) && !stop.IsCancellationRequested ? Figures.Measure(device) : [];

@@ -127,6 +127,6 @@ internal sealed class MultiLoraCase : Case
     {
         var (x, w, a, b, _) = theirs[set];
         Torch.Tensor each = x.view(row.Adapters, row.TokensEach, -1);
-        return F.linear(x, w).view(row.Adapters, row.TokensEach, -1).baddbmm(each.bmm(a.transpose(1, 2)), b.transpose(1, 2), 1, Scale).view(x.shape[0], -1);
+        return each.bmm(a.transpose(1, 2)).baddbmm(b.transpose(1, 2), F.linear(x, w).view(row.Adapters, row.TokensEach, -1), 1, Scale).view(x.shape[0], -1);      // TorchSharp's receiver is the first factor
     }
 }
