@@ -185,19 +185,9 @@ internal sealed class WeightedSum
 
     private HostMatrix Pruned(HostMatrix tensor)
     {
-        var magnitudes = new double[tensor.Values.Length];
-        var order = new int[magnitudes.Length];
-        for (int i = 0; i < order.Length; i++)
-        {
-            (magnitudes[i], order[i]) = (-Math.Abs(tensor.Values[i]), i);
-        }
-        Array.Sort(magnitudes, order);
-        HostMatrix kept = HostMatrix.Zeros(tensor.Rows, tensor.Cols);
-        foreach (int i in order.AsSpan(0, (int)(options.Density * order.Length)))
-        {
-            kept.Values[i] = tensor.Values[i];
-        }
-        return kept;
+        double[] kept = [.. tensor.Values];
+        Magnitudes.KeepLargest(kept, (int)(options.Density * kept.Length));
+        return tensor with { Values = kept };
     }
 
     private HostMatrix Dropped(HostMatrix tensor)

@@ -26,7 +26,7 @@ internal static class MethodTable
         new("LoRA-FA", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("Riemannian AdamW", MethodKind.Optimizer, "lora-core", ["training"], null),
         new("LoRA+", MethodKind.Optimizer, "lora-core", ["lora-core"], null),
-        new("EoRA", MethodKind.Compression, "eora", ["eora"], "golden") { Emulated = "host", Cuda = "host", Merge = true, Peft = "write (LoRA)" },
+        new("EoRA", MethodKind.Compression, "eora", ["eora"], "golden") { Cpu = "host", Emulated = "host", Cuda = "host", Merge = true, Peft = "write (LoRA)" },
         Merger("task arithmetic", ["concrete"], null),
         Merger("TIES", ["concrete", "mergekit"], null),
         Merger("DARE", ["mergekit"], null),

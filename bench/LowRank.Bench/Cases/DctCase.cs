@@ -45,7 +45,7 @@ internal sealed class DctCase : Case
         store = device.NewStore();
         (int m, int n, int k, int t) = (row.Rows, row.Cols, Math.Max(1, row.Coefficients), Math.Max(1, row.Tokens));
         float[] values = Draw("w", (long)m * n, 0.05), inputs = Draw("x", (long)t * n), upstream = Draw("dy", (long)t * m), spectrum = Draw("a", k, 0.1), places = Draw("u", 2L * k);
-        places = [.. places.Select(v => (v + 1) / 2)];
+        places = [.. places.Select(v => Math.Min((v + 1) / 2, 0.99f))];      // beyond 0.999 a place has no gradient, which the peer does not spell out
         (w, dy) = (store.Of([m, n], values), store.Of([t, m], upstream));
         (x, a, u) = (new Parameter("x", store.Of([t, n], inputs)), new Parameter("a", store.Of([k], spectrum)), new Parameter("u", store.Of([2, k], places)));
         packs = [new Sgd([x]), new Sgd([a, u])];

@@ -99,7 +99,8 @@ internal sealed class MultiLoraCase : Case
     {
         using var scope = Torch.NewDisposeScope();
         using var inference = Torch.no_grad();
-        results?.Add(forward(set));
+        Torch.Tensor y = forward(set);      // computed whether or not it is looked at
+        results?.Add(y);
     };
 
     private Torch.Tensor OneByOne(int set)
