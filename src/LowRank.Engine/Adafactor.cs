@@ -37,7 +37,7 @@ public sealed class Adafactor : Optimizer
         Tensor row = Pack.State(Row), col = Pack.State(Col);
         Factored[] tensors =
         [
-            .. Enumerable.Range(0, Pack.Parameters.Count).Where(i => !Pack.Parameters[i].Frozen && Pack.Parameters[i].Gradient is not null)
+            .. Enumerable.Range(0, Pack.Parameters.Count).Where(i => ParameterPack.IsTrained(Pack.Parameters[i]))
                 .SelectMany(i => Tensors(Pack, i, Pack.Parameters[i].Value.Shape, Pack.Start(i), Pack.Parameters[i].LearningRateScale, Pack.Parameters[i].WeightDecay ?? WeightDecay)),
         ];
         Pack.Values.Device.Launch(Kernels.Adafactor, new AdafactorArgs

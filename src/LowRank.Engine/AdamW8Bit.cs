@@ -46,7 +46,7 @@ public sealed class AdamW8Bit : Optimizer
         for (int i = 0; i < Pack.Parameters.Count; i++)
         {
             Parameter p = Pack.Parameters[i];
-            if (!p.Frozen && p.Gradient is not null)
+            if (ParameterPack.IsTrained(p))
             {
                 (long state, long first) = moments.PlaceOf(i);
                 rows.Add((new Segment { Start = Pack.Start(i), Count = p.Value.Shape.Count, State = state, LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? WeightDecay }, first));

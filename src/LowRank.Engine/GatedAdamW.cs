@@ -78,7 +78,7 @@ public sealed class GatedAdamW : Optimizer
         for (int i = 0; i < Pack.Parameters.Count; i++)
         {
             Parameter p = Pack.Parameters[i];
-            if (!p.Frozen && p.Gradient is not null && gates.Contains(p) == gate)
+            if (ParameterPack.IsTrained(p) && gates.Contains(p) == gate)
             {
                 yield return new Segment { Start = Pack.Start(i), State = Pack.Start(i), Count = p.Value.Shape.Count, LrScale = p.LearningRateScale, WeightDecay = gate ? 0 : p.WeightDecay ?? WeightDecay };
             }

@@ -46,8 +46,8 @@ public abstract class Optimizer : IDisposable
         return Math.Sqrt(norm2.Item());
     }
 
-    /// <summary>Updates the parameters from their gradients and forgets the gradients. Frozen parameters and those without a gradient stay as they are, and
-    /// the step does not count for them, as in torch.</summary>
+    /// <summary>Updates the parameters from their gradients and forgets the gradients. Frozen parameters and those without a gradient stay as they are; in
+    /// the bias correction of <see cref="AdamW"/> the step does not count for them, as in torch.</summary>
     /// <exception cref="InvalidOperationException">No parameter has a gradient.</exception>
     public void Step()
     {
