@@ -11,6 +11,7 @@ public abstract class Adapter
     private Tensor? residual;           // what the method put in its place, if anything
     private bool enabled = true;
     private double outer = 1;           // what of Strength the method leaves to this class
+    private InputDropout? inputs;
 
     /// <summary>An adapter for a layer; its tensors live in <paramref name="store"/>.</summary>
     protected Adapter(Site site, Scope store)
@@ -161,7 +162,14 @@ public abstract class Adapter
     /// <summary>Steps taken before the one that runs: random numbers of a step depend on it, so that a resumed run draws the same.</summary>
     internal long Step { get; private set; }
 
-    internal virtual void StartStep(long step) => Step = step;
+    internal virtual void StartStep(long step)
+    {
+        Step = step;
+        inputs?.StartStep(step);
+    }
+
+    /// <summary>Declares dropout of the adapter's own input; what it drops follows from the step.</summary>
+    private protected InputDropout DropInputs(double share, Rng rng) => inputs = new InputDropout(share, rng);
 
     /// <summary>What goes to disk: suffix and value. With <paramref name="plain"/> in a form that goes with the weight as it was before the method changed it.</summary>
     internal virtual IEnumerable<(string Suffix, Tensor Value)> Saved(bool plain, Scope scope) => parameters.Select(p => (Suffix(p), p.Value));

@@ -152,6 +152,14 @@ public abstract record AdapterConfig([property: JsonPropertyName("peft_type")] s
         }
     }
 
+    private protected void RequireNoBias(string bias)
+    {
+        if (bias != "none")
+        {
+            throw Bad("bias", bias, "none (PEFT leaves such biases out of the file)");
+        }
+    }
+
     /// <summary>The error for a setting.</summary>
     private protected AdapterConfigException Bad(string key, object? got, string want) => new($"{GetType().Name}: {key} is {got ?? "null"}, want {want}");
 }

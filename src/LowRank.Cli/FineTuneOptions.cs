@@ -30,7 +30,7 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
         new("salt", 1e-2, o => new SaltConfig { LowRank = o.Rank }),
         new("sltrain", 3e-3, o => new SlTrainConfig { Rank = o.Rank, Alpha = o.Alpha, Density = 0.1 }),
         new("ia3", 1e-2, _ => new Ia3Config()),
-        new("loca", 5e-3, o => new LocaConfig { Coefficients = 32 * o.Rank }),
+        new("loca", 5e-3, o => new LocaConfig { Coefficients = 32 * o.Rank, Dropout = o.Dropout }),
         new("snell", 1e-2, o => new SnellConfig { Rank = o.Rank, Sparsity = o.Sparsity, Dropout = o.Dropout }),
         new("sora", 2e-3, o => new SoraConfig { Rank = o.Rank, Alpha = o.Alpha, Dropout = o.Dropout, Lambda1 = o.GatePenalty }) { Optimizer = "sora" },
         new("head", 1e-2, null),
@@ -51,7 +51,7 @@ internal sealed record FineTuneMethod(string Name, double LearningRate, Func<Fin
     {
         AdapterConfig? config = Config?.Invoke(options);
         return options.LoraPlus is not null && config is not LoraConfig ? throw new AdapterConfigException($"FineTuneMethod: LoRA+ is asked for beside method {Name}, want a method with A and B")
-            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or RandLoraConfig or WaraConfig or SnellConfig or SoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
+            : options.Dropout > 0 && config is not (null or LoraConfig or VeraConfig or RandLoraConfig or LocaConfig or WaraConfig or SnellConfig or SoraConfig) ? throw new AdapterConfigException($"FineTuneMethod: dropout is {options.Dropout} beside method {Name}, want 0: it drops no inputs")
             : config;
     }
 

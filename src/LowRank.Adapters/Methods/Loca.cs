@@ -103,7 +103,7 @@ internal sealed class Loca : Adapter
     {
         this.config = config;
         scale = config.Scale;
-        dropout = new InputDropout(config.Dropout, rng);
+        dropout = DropInputs(config.Dropout, rng);
         var places = new float[2 * config.Coefficients];
         rng.Fork("loca_spectrum_indices").FillUniform(places, 0, 1);
         u = Declare("loca_spectrum_indices", store.Of([2, config.Coefficients], places, Precision));
@@ -131,7 +131,6 @@ internal sealed class Loca : Adapter
     internal override void StartStep(long step)
     {
         base.StartStep(step);
-        dropout.StartStep(step);
         a.Frozen = config.MovesLocations(step);
         u.Frozen = !a.Frozen;
     }

@@ -25,7 +25,7 @@ internal sealed class Lora : Adapter
             throw new AdapterConfigException($"{nameof(LoraConfig)}: {site.Path} is a bare parameter, want it without use_dora, lora_bias, lora_dropout and with init_lora_weights true, false or gaussian");
         }
         trained = Scale = config.ScaleOf(site);
-        dropout = new InputDropout(config.Dropout, rng);
+        dropout = DropInputs(config.Dropout, rng);
         using Scope scope = site.Weight.Value.Device.BeginScope();
         (Tensor firstA, Tensor firstB, Tensor? replaced) = LoraStart.Make(config, site, rank, Scale, rng, store, Precision);
         bool lookup = site.Kind == SiteKind.Embedding;
@@ -128,12 +128,6 @@ internal sealed class Lora : Adapter
     internal override Adapter Tie(Site site) => m is null && Site.Kind == SiteKind.Embedding && site.Kind == SiteKind.Linear
         ? new TiedLora(this, site, Store)
         : throw new AdapterConfigException($"{nameof(LoraConfig)}: {site.Path} shares the weight of {Site.Path}, want an embedding, a linear layer and use_dora false for ensure_weight_tying");
-
-    internal override void StartStep(long step)
-    {
-        base.StartStep(step);
-        dropout.StartStep(step);
-    }
 
     /// <summary>As plain LoRA on the weight before the init: W_res + s·B·A = W + s·[B, -B₀]·[A; A₀].</summary>
     internal override IEnumerable<(string Suffix, Tensor Value)> Saved(bool plain, Scope scope)

@@ -81,7 +81,7 @@ internal sealed class RandLora : Adapter
         : base(site, store)
     {
         this.bases = bases;
-        dropout = new InputDropout(config.Dropout, rng);
+        dropout = DropInputs(config.Dropout, rng);
         int n = config.Terms(site), r = config.Rank, d = Math.Min(site.Outputs, site.Inputs);
         scale = trained = config.Alpha / r / (config.Variant == RandLoraVariant.Official ? Math.Sqrt(n) : 1);
         vision = config.Variant == RandLoraVariant.Vision;
@@ -127,11 +127,5 @@ internal sealed class RandLora : Adapter
     {
         scale = strength * trained;
         return true;
-    }
-
-    internal override void StartStep(long step)
-    {
-        base.StartStep(step);
-        dropout.StartStep(step);
     }
 }

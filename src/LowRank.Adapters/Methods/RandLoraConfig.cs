@@ -111,10 +111,7 @@ public sealed record RandLoraConfig() : AdapterConfig("RANDLORA")
         {
             throw Bad("randlora_alpha", Alpha, "a finite number");
         }
-        if (Bias != "none")
-        {
-            throw Bad("bias", Bias, "none (PEFT leaves such biases out of the file)");
-        }
+        RequireNoBias(Bias);
         if (MostTerms is { } most && (most < 1 || Variant != RandLoraVariant.Vision))
         {
             throw Bad("n_basis", most, Variant == RandLoraVariant.Vision ? "at least 1" : "null beside another variant than vision");

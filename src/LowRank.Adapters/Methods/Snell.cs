@@ -80,7 +80,7 @@ internal sealed class Snell : Adapter
         : base(site, store)
     {
         (this.config, rule, draws) = (config, config.Rule, rng.Fork("drop path"));
-        dropout = new InputDropout(config.Dropout, rng);
+        dropout = DropInputs(config.Dropout, rng);
         Parameter Table(string suffix, int rows) => Declare(suffix, Init.KaimingUniform(Math.Sqrt(5)).Make(store, rng.Fork(suffix), [2, rows, config.Rank / 2], Precision));
         p = Table("snell_P", site.Inputs);
         q = Table("snell_Q", site.Outputs);
@@ -104,7 +104,6 @@ internal sealed class Snell : Adapter
     internal override void StartStep(long step)
     {
         base.StartStep(step);
-        dropout.StartStep(step);
         calls = 0;
     }
 

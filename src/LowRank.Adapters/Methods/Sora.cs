@@ -68,7 +68,7 @@ internal sealed class Sora : Adapter
     {
         (this.config, this.gates) = (config, gates);
         trained = Scale = config.Alpha / config.Rank;
-        dropout = new InputDropout(config.Dropout, rng);
+        dropout = DropInputs(config.Dropout, rng);
         a = Declare("lora_A.weight", Init.KaimingUniform(Math.Sqrt(5)).Make(store, rng.Fork("lora_A.weight"), [config.Rank, site.Inputs], Precision));
         b = Declare("lora_B.weight", Init.Zeros.Make(store, rng, [site.Outputs, config.Rank], Precision));
         g = Declare("gate", Init.Normal(1).Make(store, rng.Fork("gate"), [1, config.Rank], Precision));
@@ -107,12 +107,6 @@ internal sealed class Sora : Adapter
     {
         Scale = strength * trained;
         return true;
-    }
-
-    internal override void StartStep(long step)
-    {
-        base.StartStep(step);
-        dropout.StartStep(step);
     }
 
     /// <summary>The components whose gate is not 0, as factors of plain LoRA: A [kept,in] and B·diag(g) [out,kept].</summary>

@@ -66,10 +66,7 @@ public sealed record VeraConfig() : AdapterConfig("VERA")
         {
             throw Bad("d_initial", InitialD, "a finite number");
         }
-        if (Bias != "none")
-        {
-            throw Bad("bias", Bias, "none (PEFT leaves such biases out of the file)");
-        }
+        RequireNoBias(Bias);
     }
 }
 
@@ -112,7 +109,7 @@ internal sealed class Vera : Adapter
         : base(site, store)
     {
         this.projection = projection;
-        dropout = new InputDropout(config.Dropout, rng);
+        dropout = DropInputs(config.Dropout, rng);
         b = Declare("vera_lambda_b", Init.Constant(config.InitWeights ? 0 : 1).Make(store, rng, [site.Outputs], Precision));
         d = Declare("vera_lambda_d", (config.InitWeights ? Init.Constant(config.InitialD) : Init.Normal(1)).Make(store, rng.Fork("vera_lambda_d"), [config.Rank], Precision));
     }
@@ -128,10 +125,4 @@ internal sealed class Vera : Adapter
     public override Tensor EffectiveWeight() => new AddMatMul(1).Apply(Site.WeightMatrix(), B, A);
 
     public override Tensor Forward(Tensor x) => new LoraLinear(1).Apply(x, Site.Weight, A, B, Site.Bias?.Value, null, dropout.Apply(x));
-
-    internal override void StartStep(long step)
-    {
-        base.StartStep(step);
-        dropout.StartStep(step);
-    }
 }

@@ -178,7 +178,7 @@ internal sealed class Wara : Adapter
     {
         config.Require(site);
         trained = Scale = config.Alpha / config.Rank;
-        dropout = new InputDropout(config.Dropout, rng);
+        dropout = DropInputs(config.Dropout, rng);
         stages = new Stage[config.Levels];
         Pair[] shared = config.IsShared ? [New("w", config.Rank, config.Levels)] : [];
         for (int level = config.Levels; level >= 1; level--)
@@ -216,12 +216,6 @@ internal sealed class Wara : Adapter
     {
         Scale = strength * trained;
         return true;
-    }
-
-    internal override void StartStep(long step)
-    {
-        base.StartStep(step);
-        dropout.StartStep(step);
     }
 
     /// <summary>In the plain form the factors of LoRA.</summary>
