@@ -1,6 +1,7 @@
 # One place for compiler flags: warnings are errors, and only the files of an ISA are compiled with its flags.
 set(LR_WARNINGS -Wall -Wextra -Wpedantic -Werror)
-set(LR_COMMON -O3 -fno-exceptions -fno-rtti -fvisibility=hidden -ffp-contract=off -fno-math-errno -fno-trapping-math)
+set(LR_OPTIMIZE -O3 CACHE STRING "How far the kernels are optimised; -O0 where nothing but compiling them is asked for")
+set(LR_COMMON ${LR_OPTIMIZE} -fno-exceptions -fno-rtti -fvisibility=hidden -ffp-contract=off -fno-math-errno -fno-trapping-math)
 set(LR_AVX2 -mavx2 -mfma -mf16c)
 set(LR_AVX512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -12,6 +12,9 @@ public static class Experiments
     /// <summary>Every experiment.</summary>
     public static IReadOnlyList<Experiment> All { get; } =
     [
+        new("randlora", "What RandLoRA and LoRA of as many parameters leave of updates of full rank", RandLoraExperiment.Run),
+        new("salt", "What LoRA, singular values alone and SALT leave of the error on a changed task", SaltExperiment.Run),
+        new("snell", "What LoRA, kernel distances and SNELL leave of a sparse update", SnellExperiment.Run),
         new("wara", "What LoRA and WaRA of 1,024 parameters leave of smooth, rough and mixed updates", WaraExperiment.Run),
     ];
 

@@ -9,7 +9,7 @@ namespace LowRank.Bench.Methods;
 /// upsampled low-resolution noise (smooth), noise without its local means (rough), or both with equal energy (mixed).</summary>
 public static class WaraExperiment
 {
-    private const int Size = 128, Block = 16, Steps = 1500;
+    private const int Size = 128, Block = 16;
 
     /// <summary>Runs it: what each method leaves of D, ‖D - ΔW‖/‖D‖, as a Markdown table.</summary>
     public static string Run(CancellationToken stop)
@@ -23,12 +23,13 @@ public static class WaraExperiment
         ];
         double[] smooth = Upsampled(AdapterRow.Draw(new Rng(1), Size / Block * (Size / Block))), rough = Detail(AdapterRow.Draw(new Rng(2), Size * Size));
         double[][] targets = [Unit(smooth), Unit(rough), Unit([.. Unit(smooth).Zip(Unit(rough), (a, b) => a + b)])];
+        var fitting = new Fitting(1500, t => 0.01 * (1 - t));
         var table = new StringBuilder("| method | parameters | smooth | rough | mixed |\n|---|---|---|---|---|\n");
         foreach ((string name, AdapterConfig config) in methods)
         {
-            long count = 0;
-            string[] left = [.. targets.Select(d => Fit(config, d, ref count, stop).ToString("P1", CultureInfo.InvariantCulture))];
-            table.Append(CultureInfo.InvariantCulture, $"| {name} | {count:N0} | {string.Join(" | ", left)} |\n");
+            (double[] Found, long Parameters)[] fits = [.. targets.Select(d => fitting.Weight(config, new double[Size * Size], d, stop))];
+            string[] left = [.. fits.Zip(targets, (f, d) => Close.Error(f.Found, d).ToString("P1", CultureInfo.InvariantCulture))];
+            table.Append(CultureInfo.InvariantCulture, $"| {name} | {fits[0].Parameters:N0} | {string.Join(" | ", left)} |\n");
         }
         return table.ToString();
     }
@@ -42,25 +43,6 @@ public static class WaraExperiment
         Alpha = 1,
         Ranks = new Dictionary<string, double> { ["LL3"] = 8, ["LH3"] = 2, ["HL3"] = 2, ["HH3"] = 2 },
     };
-
-    private static double Fit(AdapterConfig config, double[] target, ref long count, CancellationToken stop)
-    {
-        using Device device = Device.Cpu();
-        using var model = new OneLayer(device, DType.F32, SiteKind.Linear, [Size, Size], new double[Size * Size]);
-        using AdaptedModel adapted = model.Attach(config);
-        using var optimizer = new AdamW(adapted.Parameters) { WeightDecay = 0 };
-        count = adapted.Parameters.Sum(p => p.Value.Shape.Count);
-        for (int k = 0; k < Steps; k++)
-        {
-            stop.ThrowIfCancellationRequested();
-            optimizer.LearningRate = 0.01 * (1 - ((double)k / Steps));
-            using Tape tape = device.BeginTape();
-            tape.Backward(new SquaredError(Size * Size).Apply(adapted.Adapters[0].EffectiveWeight(), tape.Of([Size, Size], target, DType.F32)));
-            adapted.Step(optimizer);
-        }
-        using Scope scope = device.BeginScope();
-        return Close.Error(adapted.Adapters[0].EffectiveWeight().ToDoubles(), target);
-    }
 
     private static double[] Upsampled(double[] coarse) => [.. Enumerable.Range(0, Size * Size).Select(i => coarse[(i / Size / Block * (Size / Block)) + (i % Size / Block)])];
 
