@@ -150,13 +150,13 @@ int32_t adam_8bit(const Adam8BitArgs* a) {
     float* p = static_cast<float*>(a->p);
     const float* g = static_cast<const float*>(a->g);
     const Pace pace(a);
-    const double c1 = 1 - __builtin_pow(a->beta1, pace.step), c2 = __builtin_sqrt(1 - __builtin_pow(a->beta2, pace.step));
     const vf scale = splat(float(clip(a->norm2, a->max_norm))), b1 = splat(float(a->beta1)), n1 = splat(float(1 - a->beta1)), b2 = splat(float(a->beta2));
-    const vf n2 = splat(float(1 - a->beta2)), eps = splat(float(c2 * a->eps));
+    const vf n2 = splat(float(1 - a->beta2));
     const Book book1(a->book1), book2(a->book2);
     over(a->segments, a->segment_count, [&](const Segment& s, int64_t begin, int64_t end, int64_t) {
-        const double lr = pace.lr * s.lr_scale;
-        const vf step = splat(float(lr * c2 / c1)), keep = splat(float(1 - lr * s.weight_decay));
+        const double lr = pace.lr * s.lr_scale, steps = pace.step - double(s.paused);
+        const double c1 = 1 - __builtin_pow(a->beta1, steps), c2 = __builtin_sqrt(1 - __builtin_pow(a->beta2, steps));
+        const vf step = splat(float(lr * c2 / c1)), keep = splat(float(1 - lr * s.weight_decay)), eps = splat(float(c2 * a->eps));
         const int64_t first_block = a->blocks[&s - a->segments];
         auto update = [&](auto at, vf m, vf v, vf& m1, vf& v1) LR_LAMBDA {
             const vf grad = at.get(g) * scale, value = at.get(p);

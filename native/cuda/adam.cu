@@ -105,15 +105,20 @@ LR_KERNEL(adam_8bit, Adam8BitArgs, 256, 4) {
     const float *g = static_cast<const float*>(p.g), *book1 = static_cast<const float*>(p.book1), *book2 = static_cast<const float*>(p.book2);
     const float clip = lr_clip(p.norm2, p.max_norm), b1 = static_cast<float>(p.beta1), b2 = static_cast<float>(p.beta2), n1 = static_cast<float>(1 - p.beta1), n2 = static_cast<float>(1 - p.beta2);
     const Pace pace = lr_pace(p);
-    const double c1 = 1 - pow(p.beta1, pace.step), c2 = sqrt(1 - pow(p.beta2, pace.step));
-    const float eps = static_cast<float>(c2 * p.eps);
+    double c1 = 1, c2 = 1;
+    int64_t counted = -1;
     int64_t before = 0;
     int64_t at = LR_BX;
     for (int i = 0; i < p.segment_count; ++i) {
         const Segment s = p.segments[i];
         const int64_t blocks = (s.count + Block - 1) / Block, first = p.blocks[i];
+        if (s.paused != counted) { // powers once, and again only where a segment has sat steps out
+            c1 = 1 - pow(p.beta1, pace.step - static_cast<double>(s.paused));
+            c2 = sqrt(1 - pow(p.beta2, pace.step - static_cast<double>(s.paused)));
+            counted = s.paused;
+        }
         const double lr = pace.lr * s.lr_scale;
-        const float step = static_cast<float>(lr * c2 / c1), keep = static_cast<float>(1 - lr * s.weight_decay);
+        const float step = static_cast<float>(lr * c2 / c1), keep = static_cast<float>(1 - lr * s.weight_decay), eps = static_cast<float>(c2 * p.eps);
         for (; at < before + blocks; at += LR_GX) {
             const int64_t place = (at - before) * Block + LR_TID, state = s.state + place, block = first + at - before;
             const bool mine = place < s.count;

@@ -149,7 +149,7 @@ public abstract class Adapter
     /// <summary>A term added to the loss, or null.</summary>
     public virtual Tensor? Penalty() => null;
 
-    /// <summary>Gradients are ready, parameters have not moved.</summary>
+    /// <summary>Gradients are ready, parameters have not moved; where the optimiser steps per layer, both is past.</summary>
     public virtual void BeforeStep(Progress progress)
     {
     }

@@ -118,6 +118,9 @@ internal sealed record FineTuneOptions
     /// <summary>Gradients are clipped to this norm; 0: not.</summary>
     public double MaxGradientNorm { get; init; } = 1;
 
+    /// <summary>Each parameter moves as soon as its gradient is complete.</summary>
+    public bool PerLayer { get; init; }
+
     /// <summary>Share of a label that goes to all classes alike.</summary>
     public double LabelSmoothing { get; init; }
 
@@ -160,6 +163,8 @@ internal sealed record FineTuneOptions
         Require(Warmup is >= 0 and <= 1, "warmup", Warmup, "0 .. 1, a share of the steps");
         Require(WeightDecay >= 0, "weight-decay", WeightDecay, "0 or more");
         Require(MaxGradientNorm >= 0, "max-gradient-norm", MaxGradientNorm, "0 or more");
+        Require(!PerLayer || MaxGradientNorm == 0, "max-gradient-norm", MaxGradientNorm, "0 beside per-layer, which cannot know the norm of all gradients");
+        Require(!PerLayer || Accumulation == 1, "accumulate", Accumulation, "1 beside per-layer, which does not keep gradients to add to");
         Require(LabelSmoothing is >= 0 and < 1, "label-smoothing", LabelSmoothing, "0 or more, less than 1");
         Require(Patience >= 0, "patience", Patience, "0 or more");
         Require(CheckpointSteps >= 0, "checkpoint-steps", CheckpointSteps, "0 or more");

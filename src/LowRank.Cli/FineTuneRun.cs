@@ -68,6 +68,7 @@ internal sealed class FineTuneRun : IDisposable
             LearningRate = options.Rate,
             Schedule = new Schedule(options.Schedule, (long)Math.Round(options.Warmup * steps)),
             MaxGradientNorm = options.MaxGradientNorm,
+            PerLayer = options.PerLayer,
             Seed = options.Seed,
             CheckpointFolder = checkpointFolder,
             CheckpointSteps = options.CheckpointSteps,
@@ -164,7 +165,7 @@ internal sealed class FineTuneRun : IDisposable
         (double seconds, long bytes) = Measure(options.Recompute);
         (_, long others) = Measure(!options.Recompute);
         Model.RecomputesLayers = options.Recompute;
-        long state = (2 * Trainable * Model.DType.ForParameters().Size()) + optimizer.State().Sum(s => (long)s.Value.Bytes);
+        long state = ((options.PerLayer ? 1 : 2) * Trainable * Model.DType.ForParameters().Size()) + optimizer.State().Sum(s => (long)s.Value.Bytes);
         return new FineTuneEstimate(Trainable, ModelElements, Model.Store.Bytes, state, options.Recompute ? others : bytes, options.Recompute ? bytes : others, trainer.Steps, seconds * trainer.Steps);
     }
 
@@ -180,12 +181,12 @@ internal sealed class FineTuneRun : IDisposable
             long started = Stopwatch.GetTimestamp();
             device.ResetPeak();
             long before = device.Bytes;
+            optimizer.LearningRate = 0;
             using (Tape tape = device.BeginTape())
             {
                 tape.Backward(Loss(new TrainingBatch(batch, new Rng(options.Seed), 0, 0)));
                 bytes = device.PeakBytes - before;
             }
-            optimizer.LearningRate = 0;
             optimizer.Step();
             seconds = Stopwatch.GetElapsedTime(started).TotalSeconds;
         }
@@ -216,7 +217,7 @@ internal sealed class FineTuneRun : IDisposable
 /// <param name="Trainable">Trained elements.</param>
 /// <param name="ModelElements">Elements of the model.</param>
 /// <param name="WeightBytes">Memory of the model.</param>
-/// <param name="StateBytes">Memory of trained values, their gradients and what the optimiser keeps.</param>
+/// <param name="StateBytes">Memory of trained values, their gradients (but per layer) and what the optimiser keeps.</param>
 /// <param name="ActivationBytes">Memory of a step, forward and backward, as measured.</param>
 /// <param name="RecomputeBytes">The same where layers are computed once more for the gradient.</param>
 /// <param name="Steps">Of the whole run.</param>

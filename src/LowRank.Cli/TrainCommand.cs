@@ -28,6 +28,7 @@ internal sealed class TrainCommand
     private readonly Option<Decay> schedule;
     private readonly Option<ulong> seed = CommonOptions.Seed();
     private readonly Option<bool> recompute = new("--recompute") { Description = "Keep each layer's input alone and compute the layer once more for the gradient: less memory, more time, the same bits. --dry-run says how much." };
+    private readonly Option<bool> perLayer = new("--per-layer") { Description = "Move each parameter as soon as its gradient is complete and free the gradient: less memory, the same bits. Without clipping, whose default is 0 then, and without --accumulate." };
     private readonly Option<bool> keepBest = new("--keep-best") { Description = "Save what was best on the samples kept to measure with, and not the last." };
     private readonly Option<bool> resume = new("--resume") { Description = "Go on with the unfinished run in the output folder, bit for bit as if it had never stopped." };
     private readonly Option<string> device = CommonOptions.DeviceName();
@@ -74,6 +75,7 @@ internal sealed class TrainCommand
         {
             t.model, t.data, t.output, t.method, t.rank, t.alpha, t.targets, t.dropout, t.loraPlus, t.epochs, t.batch, t.accumulate, t.optimizer, t.rate, t.schedule, t.warmup, t.weightDecay, t.maxNorm,
             t.sparsity, t.gatePenalty, t.gateThreshold,
+            t.perLayer,
             t.recompute, t.smoothing, t.patience, t.keepBest, t.perClass, t.evalData, t.holdOut, t.seed, t.type, t.checkpointSteps, t.resume, t.device, t.json, t.dryRun, t.quiet,
         };
         t.text.AddTo(command);
@@ -168,7 +170,8 @@ internal sealed class TrainCommand
         Schedule = parsed.GetValue(schedule),
         Warmup = parsed.GetValue(warmup),
         WeightDecay = parsed.GetValue(weightDecay),
-        MaxGradientNorm = parsed.GetValue(maxNorm),
+        MaxGradientNorm = parsed.GetValue(perLayer) && parsed.GetResult(maxNorm) is not { Implicit: false } ? 0 : parsed.GetValue(maxNorm),
+        PerLayer = parsed.GetValue(perLayer),
         Recompute = parsed.GetValue(recompute),
         LabelSmoothing = parsed.GetValue(smoothing),
         Patience = parsed.GetValue(patience),

@@ -37,13 +37,13 @@ public sealed class Adafactor : Optimizer
         Tensor row = Pack.State(Row), col = Pack.State(Col);
         Factored[] tensors =
         [
-            .. Enumerable.Range(0, Pack.Parameters.Count).Where(i => ParameterPack.IsTrained(Pack.Parameters[i]))
+            .. Enumerable.Range(0, Pack.Parameters.Count).Where(i => Pack.IsTrained(Pack.Parameters[i]))
                 .SelectMany(i => Tensors(Pack, i, Pack.Parameters[i].Value.Shape, Pack.Start(i), Pack.Parameters[i].LearningRateScale, Pack.Parameters[i].WeightDecay ?? WeightDecay)),
         ];
         Pack.Values.Device.Launch(Kernels.Adafactor, new AdafactorArgs
         {
             P = Pack.Values.Data,
-            G = Pack.Gradients.Data,
+            G = Pack.GradientData,
             Row = row.Data,
             Col = col.Data,
             Tensors = table.Of(tensors),

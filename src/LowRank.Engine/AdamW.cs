@@ -32,7 +32,7 @@ public class AdamW : Optimizer
     protected override void Update(StepData step) => Pack.Values.Device.Launch(Kernels.AdamW, new AdamWArgs
     {
         P = Pack.Values.Data,
-        G = Pack.Gradients.Data,
+        G = Pack.GradientData,
         M = Pack.State("exp_avg").Data,
         V = Pack.State("exp_avg_sq").Data,
         Segments = step.Segments,

@@ -39,6 +39,9 @@ public sealed class AdamW8Bit : Optimizer
     public override DType? StateType(string state) => CodedMoments.TypeOf(state);
 
     /// <inheritdoc/>
+    private protected override bool CountsPauses => true;
+
+    /// <inheritdoc/>
     protected override void Update(StepData step)
     {
         RequireAdam(Beta1, Beta2, Epsilon);
@@ -46,14 +49,14 @@ public sealed class AdamW8Bit : Optimizer
         for (int i = 0; i < Pack.Parameters.Count; i++)
         {
             Parameter p = Pack.Parameters[i];
-            if (ParameterPack.IsTrained(p))
+            if (Pack.IsTrained(p))
             {
                 (long state, long first) = moments.PlaceOf(i);
-                rows.Add((new Segment { Start = Pack.Start(i), Count = p.Value.Shape.Count, State = state, LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? WeightDecay }, first));
+                rows.Add((new Segment { Start = Pack.Start(i), Count = p.Value.Shape.Count, State = state, Paused = PausedOf(i), LrScale = p.LearningRateScale, WeightDecay = p.WeightDecay ?? WeightDecay }, first));
             }
         }
         moments.Launch(
-            new Adam8BitArgs { P = Pack.Values.Data, G = Pack.Gradients.Data, Norm2 = step.Norm2.Data, Progress = step.Progress, Lr = LearningRate, Beta1 = Beta1, Beta2 = Beta2, Eps = Epsilon, MaxNorm = MaxGradientNorm, Step = Steps },
+            new Adam8BitArgs { P = Pack.Values.Data, G = Pack.GradientData, Norm2 = step.Norm2.Data, Progress = step.Progress, Lr = LearningRate, Beta1 = Beta1, Beta2 = Beta2, Eps = Epsilon, MaxNorm = MaxGradientNorm, Step = Steps },
             segments,
             blocks,
             rows);

@@ -33,7 +33,7 @@ public sealed class GaLore : GaLoreOptimizer
 
     private protected override Shape? MomentShape(string state, Shape shape) => state is First or Second ? shape : null;
 
-    private protected override void Move(StepData step, Tensor values, Tensor gradients, IReadOnlyList<Piece> pieces, bool low)
+    private protected override void Move(StepData step, Tensor values, nint gradients, IReadOnlyList<Piece> pieces, bool low)
     {
         if (pieces.Count == 0)
         {
@@ -44,13 +44,14 @@ public sealed class GaLore : GaLoreOptimizer
             Start = piece.Start,
             Count = piece.Shape.Count,
             State = Pack.StateStart(First, piece.Index),
+            Paused = PausedOf(piece.Index),
             LrScale = Pack.Parameters[piece.Index].LearningRateScale,
             WeightDecay = piece.WeightDecay,
         })];
         values.Device.Launch(Kernels.AdamW, new AdamWArgs
         {
             P = values.Data,
-            G = gradients.Data,
+            G = gradients,
             M = Pack.State(First).Data,
             V = Pack.State(Second).Data,
             Segments = (low ? lowTable : plainTable).Of(segments),

@@ -39,11 +39,11 @@ public sealed class GaLore8Bit : GaLoreOptimizer
 
     private protected override Shape? MomentShape(string state, Shape shape) => CodedMoments.ShapeOf(state, shape, LeastSize);
 
-    private protected override void Move(StepData step, Tensor values, Tensor gradients, IReadOnlyList<Piece> pieces, bool low)
+    private protected override void Move(StepData step, Tensor values, nint gradients, IReadOnlyList<Piece> pieces, bool low)
     {
         (StepTable<Segment> segments, StepTable<long> blocks) = low ? lowTables : plainTables;
         moments.Launch(
-            new Adam8BitArgs { P = values.Data, G = gradients.Data, Norm2 = step.Norm2.Data, Lr = LearningRate, Beta1 = Beta1, Beta2 = Beta2, Eps = Epsilon, MaxNorm = MaxGradientNorm, Step = Steps },
+            new Adam8BitArgs { P = values.Data, G = gradients, Norm2 = step.Norm2.Data, Lr = LearningRate, Beta1 = Beta1, Beta2 = Beta2, Eps = Epsilon, MaxNorm = MaxGradientNorm, Step = Steps },
             segments,
             blocks,
             [.. pieces.Select(Row)]);
@@ -52,6 +52,6 @@ public sealed class GaLore8Bit : GaLoreOptimizer
     private (Segment, long) Row(Piece piece)
     {
         (long state, long first) = moments.PlaceOf(piece.Index);
-        return (new Segment { Start = piece.Start, Count = piece.Shape.Count, State = state, LrScale = Pack.Parameters[piece.Index].LearningRateScale, WeightDecay = piece.WeightDecay }, first);
+        return (new Segment { Start = piece.Start, Count = piece.Shape.Count, State = state, Paused = PausedOf(piece.Index), LrScale = Pack.Parameters[piece.Index].LearningRateScale, WeightDecay = piece.WeightDecay }, first);
     }
 }

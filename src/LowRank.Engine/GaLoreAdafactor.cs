@@ -56,21 +56,27 @@ public sealed class GaLoreAdafactor : GaLoreOptimizer
 
     private protected override Shape? MomentShape(string state, Shape shape) => state == Average ? Beta1 is null ? null : shape : Adafactor.MomentShape(state, shape);
 
-    private protected override void Move(StepData step, Tensor values, Tensor gradients, IReadOnlyList<Piece> pieces, bool low)
+    private protected override void Move(StepData step, Tensor values, nint gradients, IReadOnlyList<Piece> pieces, bool low)
     {
-        if (pieces.Count == 0)
+        foreach (IGrouping<long, Piece> alike in pieces.GroupBy(piece => StepOf(piece.Index)))
         {
-            return;
+            Move(step, alike.Key, values, gradients, [.. alike], low);
         }
+    }
+
+    /// <summary>The pieces whose step has the number <paramref name="t"/>.</summary>
+    private void Move(StepData step, long t, Tensor values, nint gradients, IReadOnlyList<Piece> pieces, bool low)
+    {
         using Scope scope = values.Device.BeginScope();
-        Tensor moves = scope.NewZeros(gradients.Shape, gradients.DType);
-        double[] rates = Rates(pieces, scope);
+        long from = pieces[0].Start, to = pieces[^1].Start + pieces[^1].Shape.Count;
+        Tensor moves = scope.NewZeros([checked((int)(to - from))], values.DType);
+        double[] rates = Rates(pieces, t, scope);
         // The kernel's own rate is min(lr, 1/√t) times the size of what it moves; for zeros and a least size of 1 that is 1/√t.
-        Factored[] tensors = [.. pieces.SelectMany((piece, i) => Adafactor.Tensors(Pack, piece.Index, piece.Shape, piece.Start, rates[i] * Math.Sqrt(Steps), 0))];
+        Factored[] tensors = [.. pieces.SelectMany((piece, i) => Adafactor.Tensors(Pack, piece.Index, piece.Shape, piece.Start, rates[i] * Math.Sqrt(t), 0))];
         values.Device.Launch(Kernels.Adafactor, new AdafactorArgs
         {
-            P = moves.Data,
-            G = gradients.Data,
+            P = moves.Data - (nint)(from * values.DType.Size()),
+            G = gradients,
             Row = Pack.State(Adafactor.Row).Data,
             Col = Pack.State(Adafactor.Col).Data,
             Tensors = (low ? lowTable : plainTable).Of(tensors),
@@ -81,7 +87,7 @@ public sealed class GaLoreAdafactor : GaLoreOptimizer
             Eps2 = 1,
             Threshold = Threshold,
             MaxNorm = MaxGradientNorm,
-            Step = Steps,
+            Step = t,
             TotalRows = tensors.Sum(t => t.Rows),
             TensorCount = tensors.Length,
             DType = values.DType,
@@ -89,7 +95,7 @@ public sealed class GaLoreAdafactor : GaLoreOptimizer
         for (int i = 0; i < pieces.Count; i++)
         {
             Parameter p = Pack.Parameters[pieces[i].Index];
-            Tensor move = Part(moves, pieces[i]);
+            Tensor move = Part(moves, pieces[i] with { Start = pieces[i].Start - from });
             if (DecayOf(p) * rates[i] is > 0 and var decay)
             {
                 Add(p.Value, -decay, p.Value);
@@ -108,9 +114,9 @@ public sealed class GaLoreAdafactor : GaLoreOptimizer
         }
     }
 
-    private double[] Rates(IReadOnlyList<Piece> pieces, Scope scope)
+    private double[] Rates(IReadOnlyList<Piece> pieces, long t, Scope scope)
     {
-        double rate = Relative ? Math.Min(Warmup ? 1e-6 * Steps : 1e-2, 1 / Math.Sqrt(Steps)) : LearningRate;
+        double rate = Relative ? Math.Min(Warmup ? 1e-6 * t : 1e-2, 1 / Math.Sqrt(t)) : LearningRate;
         double[] sizes = [.. pieces.Select(_ => 1.0)];
         if (FollowsSize)
         {

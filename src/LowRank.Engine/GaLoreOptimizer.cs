@@ -16,13 +16,15 @@ public enum GaLoreSide
 }
 
 /// <summary>GaLore (arXiv 2403.03507): the moments of a matrix [m,n] live in a projection of rank r of its gradient, whose factors are the leading singular
-/// vectors of the gradient at steps 1, T+1, 2T+1 ...; W += α·back(d), d the step that the projected gradient leads to, then W -= lr·wd·W. Moments are kept over
+/// vectors of the gradient at its steps 1, T+1, 2T+1 ...; W += α·back(d), d the step that the projected gradient leads to, then W -= lr·wd·W. Moments are kept over
 /// a change of the factors. Everything else is trained by the same rule unprojected. The largest entry of every vector is positive (the official signs are
 /// the library's).</summary>
 public abstract class GaLoreOptimizer : Optimizer
 {
     private const string OnLeft = "projector_left", OnRight = "projector_right";
     private readonly HashSet<Parameter> projected;
+    private long opened;        // the last step that was begun
+    private bool without;       // it began without any factors
 
     private protected GaLoreOptimizer(IReadOnlyList<Parameter> parameters, IEnumerable<Parameter>? projected)
         : base(parameters)
@@ -89,7 +91,13 @@ public abstract class GaLoreOptimizer : Optimizer
     private protected abstract Shape? MomentShape(string state, Shape shape);
 
     /// <summary>Moves the pieces of <paramref name="values"/> by their gradients. Those of projected matrices, <paramref name="low"/>, are zeros before.</summary>
-    private protected abstract void Move(StepData step, Tensor values, Tensor gradients, IReadOnlyList<Piece> pieces, bool low);
+    private protected abstract void Move(StepData step, Tensor values, nint gradients, IReadOnlyList<Piece> pieces, bool low);
+
+    /// <inheritdoc/>
+    private protected override bool CountsPauses => true;
+
+    /// <summary>Steps of a parameter's own, this one counted.</summary>
+    private protected long StepOf(int i) => Steps - PausedOf(i);
 
     /// <summary>Decay of a parameter.</summary>
     private protected double DecayOf(Parameter p) => p.WeightDecay ?? WeightDecay;
@@ -117,14 +125,17 @@ public abstract class GaLoreOptimizer : Optimizer
         Validate();
         Device device = Pack.Values.Device;
         device.RequireNotRecording($"a step of {GetType().Name}");
-        bool fresh = (Steps - 1) % Gap == 0 || !Pack.StateNames.Any(name => name is OnLeft or OnRight);
+        if (opened != Steps)
+        {
+            (opened, without) = (Steps, !Pack.StateNames.Any(name => name is OnLeft or OnRight));
+        }
         using Scope scope = device.BeginScope();
         List<Piece> plain = [], low = [];
         long count = 0;
         for (int i = 0; i < Pack.Parameters.Count; i++)
         {
             Parameter p = Pack.Parameters[i];
-            if (p.Frozen || p.Gradient is null)
+            if (!Moves(p))
             {
                 continue;
             }
@@ -142,14 +153,14 @@ public abstract class GaLoreOptimizer : Optimizer
         foreach (Piece piece in low)
         {
             Parameter p = Pack.Parameters[piece.Index];
-            if (fresh)
+            if (without || (StepOf(piece.Index) - 1) % Gap == 0)
             {
-                Refresh(p, scope);
+                Refresh(p, StepOf(piece.Index), scope);
             }
             Project(p, Part(gradients, piece), scope);
         }
-        Move(step, Pack.Values, Pack.Gradients, plain, low: false);
-        Move(step, moves, gradients, low, low: true);
+        Move(step, Pack.Values, Pack.GradientData, plain, low: false);
+        Move(step, moves, gradients.Data, low, low: true);
         foreach (Piece piece in low)
         {
             Apply(Pack.Parameters[piece.Index], Part(moves, piece), scope);
@@ -190,7 +201,7 @@ public abstract class GaLoreOptimizer : Optimizer
         return (!right || Side == GaLoreSide.Both, right, Math.Min(Rank, Math.Min(shape[0], shape[1])));
     }
 
-    private void Refresh(Parameter p, Scope scope)
+    private void Refresh(Parameter p, long step, Scope scope)
     {
         (bool left, bool right, int rank) = Sides(p.Value.Shape);
         Tensor gradient = p.Gradient!;
@@ -198,11 +209,11 @@ public abstract class GaLoreOptimizer : Optimizer
         SvdFactors factors;
         try
         {
-            factors = Factors?.Invoke(p, wide, Steps, scope) ?? Svd.Of(wide, scope, rank);
+            factors = Factors?.Invoke(p, wide, step, scope) ?? Svd.Of(wide, scope, rank);
         }
         catch (NumericException error)
         {
-            throw new NumericException($"{GetType().Name}: the gradient of {p.Name} at step {Steps} cannot be factored: {error.Message}");
+            throw new NumericException($"{GetType().Name}: the gradient of {p.Name} at step {step} cannot be factored: {error.Message}");
         }
         if (left)
         {

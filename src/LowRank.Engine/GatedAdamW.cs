@@ -53,6 +53,9 @@ public sealed class GatedAdamW : Optimizer
     public bool Proximal { get; init; }
 
     /// <inheritdoc/>
+    private protected override bool CountsPauses => true;
+
+    /// <inheritdoc/>
     protected override void Update(StepData step)
     {
         Pack.Values.Device.RequireNotRecording("a step of GatedAdamW");
@@ -78,9 +81,9 @@ public sealed class GatedAdamW : Optimizer
         for (int i = 0; i < Pack.Parameters.Count; i++)
         {
             Parameter p = Pack.Parameters[i];
-            if (ParameterPack.IsTrained(p) && gates.Contains(p) == gate)
+            if (Pack.IsTrained(p) && gates.Contains(p) == gate)
             {
-                yield return new Segment { Start = Pack.Start(i), State = Pack.Start(i), Count = p.Value.Shape.Count, LrScale = p.LearningRateScale, WeightDecay = gate ? 0 : p.WeightDecay ?? WeightDecay };
+                yield return new Segment { Start = Pack.Start(i), State = Pack.Start(i), Count = p.Value.Shape.Count, Paused = PausedOf(i), LrScale = p.LearningRateScale, WeightDecay = gate ? 0 : p.WeightDecay ?? WeightDecay };
             }
         }
     }
@@ -94,7 +97,7 @@ public sealed class GatedAdamW : Optimizer
         Pack.Values.Device.Launch(Kernels.AdamW, new AdamWArgs
         {
             P = Pack.Values.Data,
-            G = Pack.Gradients.Data,
+            G = Pack.GradientData,
             M = Pack.State("exp_avg").Data,
             V = Pack.State("exp_avg_sq").Data,
             Segments = table.Of(segments),

@@ -1,10 +1,10 @@
 namespace LowRank;
 
 /// <summary>Base of every optimiser: packs the parameters, clips by the global norm, keeps named state that can be saved and restored.</summary>
-public abstract class Optimizer : IDisposable
+public abstract partial class Optimizer : IDisposable
 {
     private const string PausedState = "paused";
-    private readonly Tensor norm2;
+    private Tensor norm2;                  // [1]; of every parameter where they move one by one
     private readonly long[] paused;        // steps that each parameter sat out: frozen, or without a gradient
     private readonly StepTable<Segment> table;
     private double? norm = double.NaN;     // null: still to be read from the device
@@ -35,11 +35,16 @@ public abstract class Optimizer : IDisposable
     public long Steps { get; private set; }
 
     /// <summary>Global gradient norm before clipping of the last step; NaN where none was taken. Reading it waits for the device.</summary>
-    public double GradientNorm => norm ??= Math.Sqrt(norm2.Item());
+    public double GradientNorm => norm ??= Math.Sqrt(norm2.ToDoubles().Sum());
 
     /// <summary>Global norm over the gradients that the next step would use.</summary>
+    /// <exception cref="InvalidOperationException">Parameters move one by one.</exception>
     public double MeasureGradientNorm()
     {
+        if (PerLayer)
+        {
+            throw new InvalidOperationException($"{GetType().Name}: MeasureGradientNorm is called, want parameters that do not move per layer: there are never all gradients");
+        }
         Segment[] segments = Pack.Segments(WeightDecay, paused);
         _ = GradientNorm;     // its place is about to be written
         Measure(table.Of(segments), segments.Length);
@@ -51,6 +56,11 @@ public abstract class Optimizer : IDisposable
     /// <exception cref="InvalidOperationException">No parameter has a gradient.</exception>
     public void Step()
     {
+        if (PerLayer)
+        {
+            EndStep();
+            return;
+        }
         Segment[] segments = Pack.Segments(WeightDecay, paused);
         if (segments.Length == 0)
         {
@@ -59,7 +69,7 @@ public abstract class Optimizer : IDisposable
         nint rows = table.Of(segments);
         Measure(rows, segments.Length);
         nint progress = 0;
-        int[] idle = [.. Enumerable.Range(0, paused.Length).Where(i => !ParameterPack.IsTrained(Pack.Parameters[i]))];
+        int[] idle = [.. Enumerable.Range(0, paused.Length).Where(i => !Pack.IsTrained(Pack.Parameters[i]))];
         if (Pack.Values.Device.Recording is { } graph)
         {
             Tensor memory = Pack.Store.New([2], DType.F64);     // what a recorded step reads: the learning rate and the number of the step
@@ -111,6 +121,7 @@ public abstract class Optimizer : IDisposable
     public void Restore(long steps, IEnumerable<string> states, Action<string, Tensor> read)
     {
         Steps = steps;
+        Array.Clear(moved);
         foreach (string state in states)
         {
             Pack.State(state);
@@ -132,6 +143,12 @@ public abstract class Optimizer : IDisposable
         Pack.Dispose();
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>Steps of parameter <paramref name="i"/> that it sat out.</summary>
+    private protected long PausedOf(int i) => paused[i];
+
+    /// <summary>True where the update that runs moves the parameter.</summary>
+    protected bool Moves(Parameter parameter) => Pack.IsTrained(parameter);
 
     /// <summary>True where an update depends on how many steps a parameter has taken itself: what it sat out is saved then.</summary>
     private protected virtual bool CountsPauses => false;
@@ -163,9 +180,9 @@ public abstract class Optimizer : IDisposable
         Array.ForEach(idle, i => paused[i]++);
     }
 
-    private void Measure(nint rows, int count) => Pack.Values.Device.Launch(
+    private void Measure(nint rows, int count, int place = 0) => Pack.Values.Device.Launch(
         Kernels.SquareSum,
-        new SquareSumArgs { G = Pack.Gradients.Data, Segments = rows, Norm2 = norm2.Data, SegmentCount = count, DType = Pack.Gradients.DType });
+        new SquareSumArgs { G = Pack.GradientData, Segments = rows, Norm2 = norm2.Data + (place * sizeof(double)), SegmentCount = count, DType = Pack.Values.DType });
 
     /// <summary>What an update reads beside the pack: the table of segments and the squared gradient norm, both in device memory.</summary>
     protected sealed class StepData

@@ -5,10 +5,12 @@ namespace LowRank;
 public sealed class ParameterPack : IDisposable
 {
     private const int Align = 16;     // elements: every parameter starts on a cache line
-    private readonly Scope store;
+    private readonly Scope store, gradients;
     private readonly SortedDictionary<string, Block> states = new(StringComparer.Ordinal);
     private readonly long[] starts;
     private readonly Tensor[] origins;
+    private Scope?[]? alone;          // of every parameter that has a gradient, where each is freed by itself
+    private int? moving;              // the one whose step that is
 
     /// <summary>Moves the parameters' values into a block; their tensors become views of it.</summary>
     /// <exception cref="ShapeException">There is none, two share a name, or types or devices are mixed.</exception>
@@ -32,9 +34,9 @@ public sealed class ParameterPack : IDisposable
             starts[i + 1] = starts[i] + Padded(value.Shape);
         }
         origins = [.. Parameters.Select(p => p.Value)];
-        store = first.Device.NewStore();
+        (store, gradients) = (first.Device.NewStore(), first.Device.NewStore());
         Values = NewBlock(starts[^1]);
-        Gradients = NewBlock(starts[^1]);
+        Gradients = gradients.NewZeros(Values.Shape, first.DType);
         for (int i = 0; i < Parameters.Count; i++)
         {
             Tensor place = View(Values, starts[i], Parameters[i].Value.Shape);
@@ -49,7 +51,7 @@ public sealed class ParameterPack : IDisposable
     /// <summary>All values [count], each parameter padded to 16 elements.</summary>
     public Tensor Values { get; }
 
-    /// <summary>All gradients [count].</summary>
+    /// <summary>All gradients [count]; gone where parameters move one by one (<see cref="Optimizer.StepPerLayer"/>).</summary>
     public Tensor Gradients { get; }
 
     /// <summary>Elements that are trained, padding not counted.</summary>
@@ -76,6 +78,8 @@ public sealed class ParameterPack : IDisposable
         {
             Parameters[i].MoveBack(View(Values, starts[i], Parameters[i].Value.Shape), origins[i]);
         }
+        Array.ForEach(alone ?? [], own => own?.Dispose());
+        gradients.Dispose();
         store.Dispose();
     }
 
@@ -108,13 +112,55 @@ public sealed class ParameterPack : IDisposable
     }
 
     /// <summary>True where the next step moves the parameter.</summary>
-    internal static bool IsTrained(Parameter parameter) => !parameter.Frozen && parameter.Gradient is not null;
+    internal bool IsTrained(Parameter parameter) => !parameter.Frozen && parameter.Gradient is not null && (moving is not { } i || Parameters[i] == parameter);
+
+    /// <summary>Address whose element <see cref="Start"/> is the first of the gradient of a parameter that moves.</summary>
+    internal nint GradientData => moving is not { } i ? Gradients.Data : Parameters[i].Gradient!.Data - (nint)(starts[i] * Values.DType.Size());
 
     internal void ClearGradients()
     {
-        foreach (Parameter p in Parameters)
+        for (int i = 0; i < Parameters.Count; i++)
         {
-            p.Value.ClearGradient();
+            Parameters[i].Value.ClearGradient();
+            alone?[i]?.Dispose();
+        }
+    }
+
+    /// <summary>Frees the block of gradients: each gets memory when a backward pass comes to it, and gives it back in <see cref="MoveAlone"/>.</summary>
+    internal void FreeGradients(Func<int, LayerStep> layer)
+    {
+        alone = new Scope?[Parameters.Count];
+        for (int i = 0; i < Parameters.Count; i++)
+        {
+            Parameters[i].Value.StepAlone(layer(i));
+        }
+        gradients.Dispose();
+    }
+
+    /// <summary>Memory for the gradient of parameter <paramref name="i"/>, its padding zeros as in a block.</summary>
+    internal Tensor NewGradient(int i)
+    {
+        Scope own = alone![i] = Values.Device.NewStore();
+        Shape shape = Parameters[i].Value.Shape;
+        int padded = checked((int)Padded(shape)), count = (int)shape.Count;
+        Tensor block = own.New([padded], Values.DType);
+        block.Slice(count, padded - count).Fill(0);
+        return View(block, 0, shape);
+    }
+
+    /// <summary>Does the step of one parameter and frees its gradient.</summary>
+    internal void MoveAlone(int i, Action step)
+    {
+        moving = i;
+        try
+        {
+            step();
+        }
+        finally
+        {
+            moving = null;
+            Parameters[i].Value.ClearGradient();
+            alone![i]!.Dispose();
         }
     }
 

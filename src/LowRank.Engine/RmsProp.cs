@@ -26,7 +26,7 @@ public sealed class RmsProp : Optimizer
     protected override void Update(StepData step) => Pack.Values.Device.Launch(Kernels.RmsProp, new RmsPropArgs
     {
         P = Pack.Values.Data,
-        G = Pack.Gradients.Data,
+        G = Pack.GradientData,
         V = Pack.State("square_avg").Data,
         Mean = Centered ? Pack.State("grad_avg").Data : 0,
         Buf = Momentum > 0 ? Pack.State("momentum_buffer").Data : 0,

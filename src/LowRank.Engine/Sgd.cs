@@ -28,7 +28,7 @@ public sealed class Sgd : Optimizer
         Pack.Values.Device.Launch(Kernels.Sgd, new SgdArgs
         {
             P = Pack.Values.Data,
-            G = Pack.Gradients.Data,
+            G = Pack.GradientData,
             Buf = Momentum > 0 ? Pack.State("momentum_buffer").Data : 0,
             Segments = step.Segments,
             Norm2 = step.Norm2.Data,

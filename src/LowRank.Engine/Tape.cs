@@ -3,7 +3,7 @@ namespace LowRank;
 /// <summary>A scope that records differentiable ops, so that gradients can flow back through them once.</summary>
 public sealed class Tape : Scope
 {
-    private readonly List<(Op? Op, Tensor?[] Inputs, Tensor[] Outputs, Action<Tensor>? Again)> steps = [];
+    private readonly List<(Op? Op, Tensor?[] Inputs, Tensor[] Outputs, Action<Tensor, IEnumerable<LayerStep>>? Again)> steps = [];
     private readonly Tape? around;                  // of a part that is not kept: the tape that it belongs to
     private readonly Queue<long>? numbers;          // drawn in that part: collected the first time, given out again the second
     private readonly bool again;
@@ -25,19 +25,21 @@ public sealed class Tape : Scope
     {
         var drawn = new Queue<long>();
         Tensor y;
+        Tensor[] alone;
         bool differentiable;
         using (var first = new Tape(this, drawn, again: false))
         {
             Tensor made = f(x);
             (y, differentiable) = (made.CopyTo(this), made.NeedsGradient);
+            alone = [.. first.steps.SelectMany(s => s.Inputs).OfType<Tensor>().Where(t => t.Layer is not null)];
         }
         if (differentiable)
         {
             y.NeedsGradient = true;
-            steps.Add((null, [x], [y], dy =>
+            steps.Add((null, [x, .. alone], [y], (dy, complete) =>
             {
                 using var second = new Tape(this, drawn, again: true);
-                second.Backward(f(x), dy);
+                second.Backward(f(x), dy, [.. complete]);
             }
             ));
         }
@@ -73,7 +75,11 @@ public sealed class Tape : Scope
     /// <summary>Gradients of sum(y ⊙ dy) to every tensor that needs one. Gradients of parameters add up over tapes until a step consumes them.</summary>
     /// <exception cref="ShapeException"><paramref name="dy"/> has another shape or type than <paramref name="y"/>.</exception>
     /// <exception cref="InvalidOperationException">As above.</exception>
-    public void Backward(Tensor y, Tensor dy)
+    public void Backward(Tensor y, Tensor dy) => Backward(y, dy, null);
+
+    /// <summary>As above; <paramref name="alone"/> are the parameters that may move within this pass, where it is one of a part: others have more gradient to
+    /// come. Null: all.</summary>
+    private void Backward(Tensor y, Tensor dy, HashSet<LayerStep>? alone)
     {
         if (spent)
         {
@@ -94,19 +100,23 @@ public sealed class Tape : Scope
             throw new InvalidOperationException("Backward: the tensor has a gradient already");
         }
         seed.CopyFrom(dy);
+        ILookup<int, LayerStep> complete = FirstUses(alone);
         for (int i = steps.Count - 1; i >= 0; i--)
         {
-            (Op? op, Tensor?[] inputs, Tensor[] outputs, Action<Tensor>? makeAgain) = steps[i];
-            if (outputs[0].Gradient is not { } upstream)
+            (Op? op, Tensor?[] inputs, Tensor[] outputs, Action<Tensor, IEnumerable<LayerStep>>? makeAgain) = steps[i];
+            if (outputs[0].Gradient is { } upstream)
             {
-                continue;
+                makeAgain?.Invoke(upstream, complete[i]);
+                if (op is not null)
+                {
+                    var grads = new Grads(inputs, this);
+                    op.Backward(inputs, outputs, upstream, grads);
+                    grads.Flush();
+                }
             }
-            makeAgain?.Invoke(upstream);
-            if (op is not null)
+            foreach (LayerStep layer in complete[i])
             {
-                var grads = new Grads(inputs, this);
-                op.Backward(inputs, outputs, upstream, grads);
-                grads.Flush();
+                layer.End();
             }
         }
         steps.Clear();
@@ -118,6 +128,23 @@ public sealed class Tape : Scope
         steps.Clear();
         spent = false;
         base.Reset();
+    }
+
+    /// <summary>Parameters that move within the backward pass, by the step that uses them first: after it their gradients are complete.</summary>
+    private ILookup<int, LayerStep> FirstUses(HashSet<LayerStep>? alone)
+    {
+        Dictionary<LayerStep, int> first = [];
+        for (int i = 0; i < steps.Count; i++)
+        {
+            foreach (Tensor? input in steps[i].Inputs)
+            {
+                if (input?.Layer is { } layer && alone?.Contains(layer) != false)
+                {
+                    first.TryAdd(layer, i);
+                }
+            }
+        }
+        return first.ToLookup(use => use.Value, use => use.Key);
     }
 
     internal void Record(Op op, Tensor?[] inputs, Tensor[] outputs)

@@ -12,6 +12,7 @@ public sealed class Tensor
     private readonly long offset;        // of a view: elements from the start of source
     private bool needsGradient, hasGradient;
     private Tensor? gradient;
+    private LayerStep? layer;
 
     internal Tensor(Scope scope, nint data, Shape shape, DType type, Layout layout, nuint bytes)
     {
@@ -278,7 +279,7 @@ public sealed class Tensor
     {
         if (source is null)
         {
-            gradient ??= scope.New(Shape, DType);     // it lives as long as the tensor
+            gradient ??= layer?.Begin() ?? scope.New(Shape, DType);     // it lives as long as the tensor
             bool add = hasGradient;
             hasGradient = true;
             return (gradient, add);
@@ -306,8 +307,22 @@ public sealed class Tensor
         hasGradient = false;
     }
 
+    /// <summary>The parameter moves as soon as its gradient is complete.</summary>
+    internal void StepAlone(LayerStep step)
+    {
+        layer = step;
+        ClearGradient();
+    }
+
+    /// <summary>What is done where the gradient of a parameter, or of a view of it, is complete; null: nothing.</summary>
+    internal LayerStep? Layer => source is null ? layer : source.layer;
+
     /// <summary>Forgets the gradient: the next backward pass overwrites it.</summary>
-    internal void ClearGradient() => hasGradient = false;
+    internal void ClearGradient()
+    {
+        hasGradient = false;
+        gradient = layer is null ? gradient : null;
+    }
 
     private nint Recorded(Graph graph)
     {

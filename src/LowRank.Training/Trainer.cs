@@ -19,10 +19,15 @@ public sealed class Trainer
     /// <param name="loss">Mean loss [1] of the samples it is given, computed on the tape that is open then.</param>
     /// <param name="options">Settings.</param>
     /// <exception cref="TrainingException">A setting is out of range.</exception>
+    /// <exception cref="InvalidOperationException">The optimiser cannot step per layer, which the options ask for.</exception>
     public Trainer(Optimizer optimizer, int samples, Func<TrainingBatch, Tensor> loss, TrainerOptions options)
     {
         options.Check(samples);
         (this.optimizer, this.samples, this.loss, this.options) = (optimizer, samples, loss, options);
+        if (options.PerLayer)
+        {
+            optimizer.StepPerLayer();
+        }
         StepsPerEpoch = (samples + options.BatchSize - 1) / options.BatchSize;
     }
 

@@ -22,6 +22,10 @@ public sealed record TrainerOptions
     /// <summary>Gradients are clipped to this global norm; 0 switches clipping off.</summary>
     public double MaxGradientNorm { get; init; }
 
+    /// <summary>A parameter moves as soon as its gradient is complete, and the gradient is freed (<see cref="Optimizer.StepPerLayer"/>): the same bits in less
+    /// memory. It allows neither clipping nor accumulation, which need all gradients.</summary>
+    public bool PerLayer { get; init; }
+
     /// <summary>Seed of the order of samples and of what a batch draws.</summary>
     public ulong Seed { get; init; }
 
@@ -57,6 +61,8 @@ public sealed record TrainerOptions
         Require(Accumulation > 0 && Accumulation <= BatchSize, nameof(Accumulation), Accumulation, $"1 .. BatchSize {BatchSize}");
         Require(double.IsFinite(LearningRate) && LearningRate >= 0, nameof(LearningRate), LearningRate, "0 or more");
         Require(MaxGradientNorm >= 0, nameof(MaxGradientNorm), MaxGradientNorm, "0 or more");
+        Require(!PerLayer || MaxGradientNorm == 0, nameof(MaxGradientNorm), MaxGradientNorm, $"0 beside {nameof(PerLayer)}: the norm of all gradients is known when the first have been used");
+        Require(!PerLayer || Accumulation == 1, nameof(Accumulation), Accumulation, $"1 beside {nameof(PerLayer)}: gradients that add up are all kept");
         Require(Schedule.Warmup >= 0, "Schedule.Warmup", Schedule.Warmup, "0 or more");
         Require(Schedule.Least is >= 0 and <= 1, "Schedule.Least", Schedule.Least, "0 .. 1");
         Require(CheckpointSteps >= 0, nameof(CheckpointSteps), CheckpointSteps, "0 or more");

@@ -102,6 +102,19 @@ public sealed class TrainTests : IDisposable
     }
 
     [Fact]
+    public void Per_layer_trains_to_the_same_bits_without_clipping()
+    {
+        string[] words = ["train", "--model", Cli.Golden, "--data", "digits", "--per-class", "3", "--epochs", "2", "--optimizer", "galore", "--output"];
+        Cli.Done([.. words, At("a"), "--clip", "0", "--quiet"]);
+        Cli.Done([.. words, At("b"), "--per-layer", "--quiet"]);
+        Assert.Equal(Weights("a"), Weights("b"));
+        Cli.Fails(ExitCode.Usage, ["max-gradient-norm is 1, want 0 beside per-layer"], [.. words, At("c"), "--per-layer", "--clip", "1"]);
+        Cli.Fails(ExitCode.Usage, ["accumulate is 2, want 1 beside per-layer"], [.. words, At("c"), "--per-layer", "--accumulate", "2"]);
+        long State(params string[] more) => Cli.Done([.. words, At("d"), "--method", "full", "--dry-run", "--json", .. more]).Json["state_bytes"]!.GetValue<long>();
+        Assert.True(State("--per-layer") < State());
+    }
+
+    [Fact]
     public void Bfloat16_and_lora_plus_train()
     {
         string[] words = ["train", "--model", Cli.SaveModel(At("model")), "--data", "digits", "--per-class", "20", "--epochs", "6", "--output", At("out"), "--json", "--quiet"];

@@ -25,7 +25,8 @@ public class ResumeTests
     private static readonly double[] Scores = [0.3, 0.2, 0.1];
 
     public static TheoryData<string> Kinds => new("adamw", "coupled adam", "sgd", "nesterov", "dora", "lora+", "full", "rmsprop", "adafactor", "lora-fa", "riemannian", "galore",
-        "adamw-8bit", "sora");
+        "adamw-8bit", "sora",
+        "per layer");
 
     [Theory, MemberData(nameof(Kinds))]
     public void A_resumed_run_ends_as_one_that_never_stopped(string kind)
@@ -106,7 +107,7 @@ public class ResumeTests
             "rmsprop" => new RmsProp(parameters) { Momentum = 0.5, Centered = true },
             "adafactor" => new Adafactor(parameters),
             "lora-fa" => new LoraFa(adapted!),
-            "galore" => new GaLore(parameters) { Rank = 2, Gap = 3 },
+            "galore" or "per layer" => new GaLore(parameters) { Rank = 2, Gap = 3 },
             "adamw-8bit" => new AdamW8Bit(parameters) { LeastSize = 1 },
             "sora" => new GatedAdamW(parameters, SoraGates.Parameters(adapted!)) { Threshold = 0.01 },
             "riemannian" => new RiemannianAdamW(adapted!),
@@ -116,7 +117,8 @@ public class ResumeTests
         {
             LoraPlus.Apply(parameters, Options.LearningRate, ratio: 4, weightDecay: 0.05);
         }
-        var trainer = new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { CheckpointFolder = folder })
+        TrainerOptions options = kind == "per layer" ? Options with { PerLayer = true, Accumulation = 1, MaxGradientNorm = 0 } : Options;
+        var trainer = new Trainer(optimizer, SmallRun.Samples, run.Loss, options with { CheckpointFolder = folder })
         {
             Adapted = adapted,
             Evaluate = () => -Math.Abs(parameters[0].Value.ToDoubles().Sum()),

@@ -134,6 +134,34 @@ public class TrainerTests
     }
 
     [Theory]
+    [InlineData("full")]
+    [InlineData("lora")]
+    [InlineData("lora-fa")]
+    public void Steps_per_layer_have_the_bits_of_ordinary_ones(string kind)
+    {
+        byte[] Train(bool perLayer)
+        {
+            using var run = new SmallRun();
+            using AdaptedModel? adapted = kind == "full" ? null : run.Model.Attach(new LoraConfig { Rank = 4, Targets = ["layers.0", "layers.1"], Init = LoraInit.Gaussian });
+            using Optimizer optimizer = kind == "lora-fa" ? new LoraFa(adapted!) : new AdamW(adapted?.Parameters ?? run.Model.TrainAll());
+            run.Train(new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { PerLayer = perLayer }) { Adapted = adapted });
+            Assert.Equal(perLayer, optimizer.PerLayer);
+            return SmallRun.Bits(optimizer.Pack.Parameters);
+        }
+        Assert.Equal(Train(perLayer: false), Train(perLayer: true));
+    }
+
+    [Fact]
+    public void An_optimiser_that_needs_all_gradients_says_so()
+    {
+        using var run = new SmallRun();
+        using AdaptedModel adapted = run.Model.Attach(new LoraConfig { Rank = 4, Targets = ["layers.0"] });
+        using var optimizer = new RiemannianAdamW(adapted);
+        var error = Assert.Throws<InvalidOperationException>(() => new Trainer(optimizer, SmallRun.Samples, run.Loss, Options with { PerLayer = true }));
+        Assert.Contains("RiemannianAdamW: it cannot step per layer, since the step of A reads B", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData(0, 30)]
     [InlineData(1, 15)]
     [InlineData(2, 30)]
@@ -222,6 +250,8 @@ public class TrainerTests
         { "Schedule.Warmup is -1", Options with { Schedule = new Schedule(Warmup: -1) }, 9 },
         { "CheckpointSteps is -1", Options with { CheckpointSteps = -1 }, 9 },
         { "Patience is -1", Options with { Patience = -1 }, 9 },
+        { "MaxGradientNorm is 1, want 0 beside PerLayer", Options with { PerLayer = true, MaxGradientNorm = 1 }, 9 },
+        { "Accumulation is 2, want 1 beside PerLayer", Options with { PerLayer = true, Accumulation = 2 }, 9 },
         { "KeepBest is True, want a CheckpointFolder", Options with { KeepBest = true }, 9 },
     };
 

@@ -7,10 +7,10 @@ internal static unsafe class Adam8BitReference
     {
         double clip = OptimizerReferences.Clip(a.Norm2, a.MaxNorm);
         (double rate, double step) = OptimizerReferences.Pace(a.Progress, a.Lr, a.Step);
-        double c1 = 1 - Math.Pow(a.Beta1, step), c2 = Math.Sqrt(1 - Math.Pow(a.Beta2, step));
         for (int i = 0; i < a.SegmentCount; i++)
         {
             Segment s = ((Segment*)a.Segments)[i];
+            double c1 = 1 - Math.Pow(a.Beta1, step - s.Paused), c2 = Math.Sqrt(1 - Math.Pow(a.Beta2, step - s.Paused));
             long first = ((long*)a.Blocks)[i];
             for (long from = 0; from < s.Count; from += CodedMoments.Block)
             {

@@ -26,7 +26,7 @@ public sealed class LoraFa : AdamW
         {
             foreach ((LoraPair pair, Tensor inverse) in pairs)
             {
-                if (pair.B.Gradient is { } db)
+                if (Moves(pair.B) && pair.B.Gradient is { } db)
                 {
                     db.CopyFrom(new MatMul(Scale: 1 / (pair.Scale * pair.Scale)).Apply(InverseGram.Matrix(db), inverse));
                 }

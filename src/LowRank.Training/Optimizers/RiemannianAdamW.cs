@@ -25,6 +25,9 @@ public sealed class RiemannianAdamW : AdamW
     public double Regularization { get; init; } = 1e-6;
 
     /// <inheritdoc/>
+    protected override string? WhyNotPerLayer => "the step of A reads B as it was before its own";
+
+    /// <inheritdoc/>
     protected override void Update(StepData step)
     {
         using (Scope scope = Pack.Values.Device.BeginScope())
