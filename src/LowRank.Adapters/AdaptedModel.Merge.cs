@@ -52,8 +52,16 @@ public sealed partial class AdaptedModel
             Tensor rounded = effective.ConvertTo(w.DType, scope);
             losses.Add(Loss(adapter.Site, effective, rounded));
             Tensor? mergedBias = bias?.CopyTo(scope);
-            merges.Keep(adapter.Site.Weight, fromFile: !adapter.ChangesBase, shared: Model.Sites.Any(s => s.Weight != adapter.Site.Weight && s.Weight.Value == w));
-            adapter.Site.Weight.Value.CopyFrom(w.IsPacked ? Packing.Pack(rounded, scope) : rounded);
+            Tensor merged = w.IsPacked ? Packing.Pack(rounded, scope) : rounded;
+            if (released)
+            {
+                merges.Make(adapter.Site.Weight, merged);
+            }
+            else
+            {
+                merges.Keep(adapter.Site.Weight, fromFile: !adapter.ChangesBase, shared: Model.Sites.Any(s => s.Weight != adapter.Site.Weight && s.Weight.Value == w));
+                adapter.Site.Weight.Value.CopyFrom(merged);
+            }
             if (mergedBias is not null)
             {
                 merges.Keep(adapter.Site.Bias!, fromFile: false, shared: false);
@@ -79,6 +87,7 @@ public sealed partial class AdaptedModel
     /// <exception cref="InvalidOperationException">The delta depends on W (DoRA, IA3, trainable tokens), the method changed W at its start, or biases were trained; the weights are as before.</exception>
     public void Subtract()
     {
+        RequireBase("Subtract");
         Enable();
         List<(Tensor Weight, double[] Merged)> before = [];
         using Scope scope = Model.Device.BeginScope();
@@ -137,7 +146,7 @@ public sealed partial class AdaptedModel
         {
             return new MergeLoss(site.Path, 0, 0, 0);
         }
-        double[] want = effective.ToDoubles(), got = rounded.ToDoubles(), before = site.WeightMatrix().ToDoubles();
+        double[] want = effective.ToDoubles(), got = rounded.ToDoubles(), before = site.Weight.Value.IsAlive ? site.WeightMatrix().ToDoubles() : new double[want.Length];
         double max = 0, squares = 0;
         long moved = 0, vanished = 0;
         for (int i = 0; i < want.Length; i++)
@@ -156,6 +165,7 @@ public sealed partial class AdaptedModel
     {
         private readonly List<(Parameter Parameter, Tensor? Copy, byte[] Hash)> kept = [];
         private readonly List<(Parameter Parameter, Tensor Shared)> parted = [];
+        private readonly List<(Parameter Parameter, Tensor Freed)> made = [];
         private readonly Stack<Action> untied = [];
         private readonly Scope? store = model?.Device.NewStore();
 
@@ -180,8 +190,16 @@ public sealed partial class AdaptedModel
             kept.Add((parameter, again ? null : parameter.Value.CopyTo(store!), again ? SHA256.HashData(now) : []));
         }
 
+        /// <summary>A weight in the place of one that was freed.</summary>
+        public void Make(Parameter parameter, Tensor value)
+        {
+            made.Add((parameter, parameter.Value));
+            parameter.Replace(value.CopyTo(store!));
+        }
+
         public void Restore()
         {
+            made.ForEach(m => m.Parameter.Replace(m.Freed));
             foreach ((Parameter parameter, Tensor? copy, byte[] hash) in kept.Where(k => k.Parameter.Value.IsAlive))
             {
                 if (copy is not null)

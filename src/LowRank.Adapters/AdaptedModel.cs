@@ -168,6 +168,7 @@ public sealed partial class AdaptedModel : IDisposable
     {
         if (Enabled)
         {
+            RequireBase("Disable");
             Unmerge();
             adapters.ForEach(a => a.Enabled = false);
             swaps.ForEach(s => s.PutOriginal(frozen: true));

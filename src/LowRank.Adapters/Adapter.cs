@@ -80,6 +80,9 @@ public abstract class Adapter
     /// <summary>True where the method changed the layer's own weight at the start (PiSSA, OLoRA).</summary>
     public bool ChangesBase => residual is not null;
 
+    /// <summary>True where the layer computes without its own weight, so that this can be freed (<see cref="AdaptedModel.ReleaseBase"/>).</summary>
+    internal virtual bool ReplacesBase => false;
+
     /// <summary>The adapter whose tensors this one uses, because the weights of both layers are one; null: it has its own.</summary>
     internal virtual Adapter? TiedTo => null;
 

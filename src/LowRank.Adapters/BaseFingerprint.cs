@@ -8,7 +8,7 @@ namespace LowRank.Adapters;
 
 /// <summary>One weight of a base model.</summary>
 /// <param name="Shape">Dimensions as the model has them.</param>
-/// <param name="Hash">16 hexadecimal digits; null where the values were not the base's own (merged, replaced by a start, or quantised).</param>
+/// <param name="Hash">16 hexadecimal digits; null where the values were not the base's own (merged, replaced by a start, freed, or quantised).</param>
 public sealed record WeightPrint([property: JsonPropertyName("shape")] IReadOnlyList<int> Shape, [property: JsonPropertyName("hash")] string? Hash);
 
 /// <summary>What an adapter was trained on: key <c>base</c> of lowrank.json, a <see cref="WeightPrint"/> for every weight that the adapter does not bring
@@ -65,7 +65,7 @@ public sealed record BaseFingerprint([property: JsonPropertyName("weights")] IRe
 
     private static string? HashOf(Tensor value)
     {
-        if (value.IsQuantized)
+        if (value.IsQuantized || !value.IsAlive)
         {
             return null;
         }

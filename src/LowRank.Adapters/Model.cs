@@ -36,7 +36,7 @@ public abstract class Model : IDisposable
     {
         get
         {
-            Tensor[] values = [.. parameters.Values.Select(p => p.Value)];
+            Tensor[] values = [.. parameters.Values.Select(p => p.Value).Where(v => v.IsAlive)];
             return new(values.Where(v => !v.IsPacked).Sum(v => (long)v.Bytes), values.Where(v => v.IsPacked).Sum(v => (long)v.Bytes));
         }
     }

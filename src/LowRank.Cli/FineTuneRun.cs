@@ -46,6 +46,10 @@ internal sealed class FineTuneRun : IDisposable
         {
             Adapted = Model.Attach(adapter with { Targets = AdapterTargets.Parse(options.Targets, Model), ModulesToSave = heads.Count == 0 ? null : [.. heads], TaskType = Task.TaskType, BaseModel = model }, options.Seed);
         }
+        if (Adapted?.ReplacesBase == true)
+        {
+            Adapted.ReleaseBase();
+        }
         Parameters = Adapted?.Parameters ?? (method.Name == "full" ? Model.TrainAll() : Model.TrainHead(heads));
         foreach (Parameter p in Parameters.Where(p => p.Value.Shape.Rank == 1))
         {

@@ -67,12 +67,13 @@ internal sealed record Pretrain : PretrainRecipe
     public override string Network => $"{Config}";
 
     /// <inheritdoc/>
-    public override (PretrainedModel Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
+    public override PretrainedResult Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
     {
         ImageSet train = FashionMnist.Read(Data, train: true).Normalize([Mean], [Deviation]);
         ImageSet test = FashionMnist.Read(Data, train: false);
         var model = new VisionTransformer(Config, device, new Rng(Seed));
         IReadOnlyList<Parameter> parameters = Trained(model);
+        long state = 0;
         TrainingResult Stage(int epochs, double rate, ulong seed, Augmentation changes, string? folder)
         {
             using var optimizer = new AdamW(parameters) { WeightDecay = 0.05 };
@@ -94,11 +95,14 @@ internal sealed record Pretrain : PretrainRecipe
             {
                 Resume(trainer);
             }
-            return trainer.Run(progress, cancellation);
+            TrainingResult result = trainer.Run(progress, cancellation);
+            state = optimizer.State().Sum(s => (long)s.Value.Bytes);
+            return result;
         }
         string? second = CheckpointFolder is null ? null : Path.Combine(CheckpointFolder, "finish");
         _ = Stage(Epochs, LearningRate, Seed, Augmentation, CheckpointFolder);
-        return (model, Stage(FinishEpochs, FinishRate, Seed + 1, Augmentation with { Shift = 0 }, second));
+        TrainingResult finish = Stage(FinishEpochs, FinishRate, Seed + 1, Augmentation with { Shift = 0 }, second);
+        return new(model, null, finish, parameters.Sum(p => p.Value.Shape.Count), state);
     }
 
     /// <inheritdoc/>

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LowRank.Adapters;
 using LowRank.Models;
 using LowRank.Training;
 
@@ -30,7 +31,7 @@ internal abstract record PretrainRecipe
     /// <param name="resume">Continues from the checkpoint in <see cref="CheckpointFolder"/>.</param>
     /// <param name="progress">Told after each step.</param>
     /// <param name="cancellation">Stops between two steps with a checkpoint.</param>
-    public abstract (PretrainedModel Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation);
+    public abstract PretrainedResult Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation);
 
     /// <summary>Writes what a folder needs beside config.json and the weights.</summary>
     public abstract void Complete(string folder);
@@ -52,4 +53,19 @@ internal abstract record PretrainRecipe
     /// <summary>Continues a trainer from its own checkpoint.</summary>
     protected static void Resume(Trainer trainer) =>
         trainer.Resume(trainer.CheckpointPath ?? throw new TrainingException("Pretrain: there is no folder to resume from; name one"));
+}
+
+/// <summary>What a recipe made; it owns the model.</summary>
+/// <param name="Model">The network.</param>
+/// <param name="Adapted">What stands in for its layers; null: their own weights.</param>
+/// <param name="Training">How the run ended.</param>
+/// <param name="Values">Trained values.</param>
+/// <param name="StateBytes">Memory of what the optimiser kept beside them and their gradients.</param>
+internal sealed record PretrainedResult(PretrainedModel Model, AdaptedModel? Adapted, TrainingResult Training, long Values, long StateBytes) : IDisposable
+{
+    public void Dispose()
+    {
+        Adapted?.Dispose();
+        Model.Dispose();
+    }
 }

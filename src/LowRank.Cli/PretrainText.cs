@@ -1,6 +1,7 @@
-using System.Text;
 using System.Text.Json.Nodes;
+using LowRank.Adapters;
 using LowRank.Models;
+using LowRank.Models.Data;
 using LowRank.Training;
 
 namespace LowRank.Cli;
@@ -8,9 +9,6 @@ namespace LowRank.Cli;
 /// <summary>The recipe of the shipped text model: a decoder of about 1 M parameters over bytes, trained from nothing on the King James text.</summary>
 internal sealed record PretrainText : PretrainRecipe
 {
-    /// <summary>Of every so many stretches of so many lines the last is held out.</summary>
-    private const int Stretches = 20, Lines = 64;
-
     private const string ConfigText = """
         {
           "architectures": ["LlamaForCausalLM"],
@@ -44,11 +42,36 @@ internal sealed record PretrainText : PretrainRecipe
     /// <summary>Windows of a step.</summary>
     public int BatchSize { get; init; } = 8;
 
-    /// <summary>Highest learning rate of AdamW.</summary>
-    public double LearningRate { get; init; } = 3e-3;
+    /// <summary>What is trained: <c>full</c>, every weight; <c>sltrain</c>, factors and a sparse part in the place of each layer's, and what is no layer.</summary>
+    public string Method { get; init; } = "full";
+
+    /// <summary>One of <see cref="Optimizers"/>.</summary>
+    public string Optimizer { get; init; } = "adamw";
+
+    /// <summary>Rank of SLTrain's factors and of GaLore's projections: a quarter of the width, as both papers have it.</summary>
+    public int Rank { get; init; } = 40;
+
+    /// <summary>Share of a layer's values that SLTrain's sparse part holds.</summary>
+    public double Density { get; init; } = 0.05;
+
+    /// <summary>Each parameter moves as soon as its gradient is complete; gradients are not clipped then.</summary>
+    public bool PerLayer { get; init; }
+
+    /// <summary>Highest learning rate; null: that of the optimiser.</summary>
+    public double? LearningRate { get; init; }
 
     /// <summary>Steps between checkpoints.</summary>
     public int CheckpointSteps { get; init; } = 200;
+
+    /// <summary>Optimisers by name: the learning rate, and what makes one of all that is trained, the layers' weights and the rank.</summary>
+    public static IReadOnlyDictionary<string, (double Rate, Func<IReadOnlyList<Parameter>, IReadOnlyList<Parameter>, int, Optimizer> Make)> Optimizers { get; } =
+        new Dictionary<string, (double, Func<IReadOnlyList<Parameter>, IReadOnlyList<Parameter>, int, Optimizer>)>
+        {
+            ["adamw"] = (3e-3, (all, _, _) => new AdamW(all) { WeightDecay = 0.1, Beta2 = 0.95 }),
+            ["adamw-8bit"] = (3e-3, (all, _, _) => new AdamW8Bit(all) { WeightDecay = 0.1, Beta2 = 0.95 }),
+            ["galore"] = (1e-2, (all, layers, rank) => new GaLore(all, layers) { Rank = rank }),
+            ["galore-8bit"] = (1e-2, (all, layers, rank) => new GaLore8Bit(all, layers) { Rank = rank, WeightDecay = 0 }),
+        };
 
     /// <summary>Sizes of the network.</summary>
     public static ModelConfig Config { get; } = ModelConfig.Parse(ConfigText);
@@ -60,67 +83,76 @@ internal sealed record PretrainText : PretrainRecipe
     public override string Network => ConfigText;
 
     /// <inheritdoc/>
-    public override (PretrainedModel Model, TrainingResult Result) Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
+    public override PretrainedResult Run(Device device, bool resume, IProgress<TrainingProgress>? progress, CancellationToken cancellation)
     {
-        (byte[] text, byte[] heldOut) = Read();
-        int tokens = Config.Count("max_position_embeddings"), windows = ((text.Length - 1) / tokens) - 1;
-        if (windows < 1 || heldOut.Length < 2)
-        {
-            throw new UsageException($"pretrain: {Data} has {text.Length} bytes to train on and {heldOut.Length} held out, want at least {(2 * tokens) + 1} and 2 in {Stretches * Lines} lines");
-        }
+        ByteText text = Read();
         var model = TextModel.Create(Config, device, new LoadOptions { Seed = Seed, Pack = false });
-        using var optimizer = new AdamW(Trained(model)) { WeightDecay = 0.1, Beta2 = 0.95 };
-        var trainer = new Trainer(optimizer, windows, batch => Loss(model, text, batch), new TrainerOptions
+        Parameter[] layers = [.. model.Sites.Where(s => s.Kind == SiteKind.Linear && !s.IsOutput).Select(s => s.Weight)];
+        AdaptedModel? adapted = Method == "full" ? null : Replace(model);
+        IReadOnlyList<Parameter> parameters = adapted is null ? Trained(model) : [.. adapted.Parameters, .. Rest(model, layers)];
+        (double rate, Func<IReadOnlyList<Parameter>, IReadOnlyList<Parameter>, int, Optimizer> make) = Optimizers[Optimizer];
+        using Optimizer optimizer = make(parameters, adapted is null ? layers : [], Rank);
+        var trainer = new Trainer(optimizer, text.Windows(Tokens), batch => Loss(model, text, batch), new TrainerOptions
         {
             Epochs = Epochs,
             BatchSize = BatchSize,
-            LearningRate = LearningRate,
+            LearningRate = LearningRate ?? rate,
             Schedule = new Schedule(Decay.Cosine, Warmup: 200),
-            MaxGradientNorm = 1,
+            MaxGradientNorm = PerLayer ? 0 : 1,
+            PerLayer = PerLayer,
             Seed = Seed,
             CheckpointFolder = CheckpointFolder,
             CheckpointSteps = CheckpointSteps,
-        });
+        })
+        {
+            Adapted = adapted,
+        };
         if (resume)
         {
             Resume(trainer);
         }
-        return (model, trainer.Run(progress, cancellation));
+        TrainingResult result = trainer.Run(progress, cancellation);
+        return new(model, adapted, result, parameters.Sum(p => p.Value.Shape.Count), optimizer.State().Sum(s => (long)s.Value.Bytes));
+    }
+
+    /// <summary>SLTrain in the place of all layers' weights, whose memory goes back.</summary>
+    private AdaptedModel Replace(TextModel model)
+    {
+        AdaptedModel adapted = model.Attach(new SlTrainConfig { Targets = Names.AllLinear, Rank = Rank, Alpha = Rank, Density = Density, BaseModel = CheckpointFolder }, Seed);
+        adapted.ReleaseBase();
+        return adapted;
+    }
+
+    /// <summary>All weights but those of the layers.</summary>
+    private static IReadOnlyList<Parameter> Rest(TextModel model, Parameter[] layers)
+    {
+        IReadOnlyList<Parameter> rest = model.TrainHead([.. model.Parameters.Values.Except(layers).Select(p => model.ModulePath(p.Name))]);
+        foreach (Parameter p in rest.Where(p => p.Value.Shape.Rank == 1))
+        {
+            p.WeightDecay = 0;
+        }
+        return rest;
     }
 
     /// <inheritdoc/>
-    public override void Complete(string folder) => ByteTokenizer.Write(folder, Config.Count("max_position_embeddings"));
+    public override void Complete(string folder) => ByteTokenizer.Write(folder, Tokens);
 
     /// <inheritdoc/>
     public override JsonObject Measure(string folder, Device device, CancellationToken cancellation)
     {
         using PretrainedModel saved = PretrainedModel.Load(folder, device);
-        byte[] text = Read().HeldOut;
-        return new JsonObject { ["held_out_bytes"] = text.Length, ["bits_per_byte"] = ((TextModel)saved).BitsPerToken([.. text], cancellation: cancellation) };
+        byte[] heldOut = Read().HeldOut.ToArray();
+        return new JsonObject { ["held_out_bytes"] = heldOut.Length, ["bits_per_byte"] = ((TextModel)saved).BitsPerToken([.. heldOut], cancellation: cancellation) };
     }
 
-    /// <summary>The bytes to train on and those to measure with.</summary>
-    private (byte[] Train, byte[] HeldOut) Read()
-    {
-        string[] lines = File.ReadAllLines(Data, Encoding.Latin1);
-        byte[] Part(bool heldOut) => Encoding.Latin1.GetBytes(string.Concat(lines.Where((_, i) => i / Lines % Stretches == Stretches - 1 == heldOut).Select(l => l + '\n')));
-        return (Part(heldOut: false), Part(heldOut: true));
-    }
+    private static int Tokens => Config.Count("max_position_embeddings");
 
-    /// <summary>Mean cross-entropy of the bytes that follow those of the batch's windows. A window is moved by up to its length, so that each pass cuts elsewhere.</summary>
-    private static Tensor Loss(TextModel model, byte[] text, TrainingBatch batch)
+    private ByteText Read() => ByteText.Read(Data, Tokens);
+
+    /// <summary>Mean cross-entropy of the bytes that follow those of the batch's windows.</summary>
+    private static Tensor Loss(TextModel model, ByteText text, TrainingBatch batch)
     {
-        int tokens = model.MostTokens;
-        int[] inputs = new int[batch.Indices.Length * tokens], labels = new int[inputs.Length];
-        for (int row = 0; row < batch.Indices.Length; row++)
-        {
-            int start = (batch.Indices.Span[row] * tokens) + batch.Rng.Below(tokens);
-            for (int t = 0; t < tokens; t++)
-            {
-                inputs[(row * tokens) + t] = text[start + t];
-                labels[(row * tokens) + t] = text[start + t + 1];
-            }
-        }
-        return Losses.CrossEntropy(model.Forward(new TextBatch(batch.Indices.Length, inputs)).Logits!, labels);
+        (TextBatch inputs, int[] next) = text.Batch(batch.Indices.Span, model.MostTokens, batch.Rng);
+        return Losses.CrossEntropy(model.Forward(inputs).Logits!, next);
     }
 }

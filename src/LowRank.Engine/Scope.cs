@@ -9,7 +9,7 @@ public class Scope : IDisposable
     private const int Guard = 64;
     private readonly Scope? outer;
     private readonly bool current;
-    private readonly List<(nint Block, nuint Size)> blocks = [];
+    private readonly List<(nint Block, nuint Size, nuint Live)> blocks = [];
     private readonly List<(nint Data, nuint Bytes)> guarded = [];
     private int at;
     private nuint used;
@@ -96,6 +96,30 @@ public class Scope : IDisposable
         return t;
     }
 
+    /// <summary>Ends the life of one tensor before the others'. The device has its memory back as soon as nothing else lives in the same block of 16 MB.</summary>
+    /// <exception cref="ShapeException">It is a view, or lives elsewhere.</exception>
+    public void Free(Tensor tensor)
+    {
+        tensor.End(this);
+        int guard = guarded.FindIndex(g => g.Data == tensor.Address);
+        if (guard >= 0)
+        {
+            CheckGuard(guarded[guard].Data, guarded[guard].Bytes);
+            guarded.RemoveAt(guard);
+        }
+        nuint size = Padded(tensor.Bytes, guard >= 0);
+        int i = blocks.FindIndex(b => tensor.Address >= b.Block && tensor.Address < b.Block + (nint)b.Size);
+        blocks[i] = blocks[i] with { Live = blocks[i].Live - size };
+        Bytes -= (long)size;
+        Device.Count(-(long)size);
+        if (blocks[i].Live == 0)
+        {
+            Device.Return(blocks[i].Block, blocks[i].Size);
+            blocks.RemoveAt(i);
+            (at, used) = i < at ? (at - 1, used) : (at, 0);
+        }
+    }
+
     internal Tensor New(Shape shape, DType type, Layout layout)
     {
         long count = layout == Layout.Panels ? Matrix.PanelCount(shape.Rows, shape.Cols, type) : shape.Count;
@@ -111,6 +135,10 @@ public class Scope : IDisposable
         Generation++;
         at = 0;
         used = 0;
+        for (int i = 0; i < blocks.Count; i++)
+        {
+            blocks[i] = blocks[i] with { Live = 0 };
+        }
         Device.Count(-Bytes);
         Bytes = 0;
     }
@@ -159,7 +187,7 @@ public class Scope : IDisposable
             throw new ObjectDisposedException(GetType().Name, "It has ended; open another.");
         }
         bool check = Device.CheckMemory && Device.Recording is null;
-        nuint size = (bytes + (check ? Guard : 0u) + 255) & ~(nuint)255;
+        nuint size = Padded(bytes, check);
         while (at < blocks.Count && used + size > blocks[at].Size)
         {
             at++;
@@ -167,10 +195,12 @@ public class Scope : IDisposable
         }
         if (at == blocks.Count)
         {
-            blocks.Add(Device.Rent(size > BlockBytes ? size : BlockBytes));
+            (nint block, nuint room) = Device.Rent(size > BlockBytes ? size : BlockBytes);
+            blocks.Add((block, room, 0));
             used = 0;
         }
         nint data = blocks[at].Block + (nint)used;
+        blocks[at] = blocks[at] with { Live = blocks[at].Live + size };
         used += size;
         Bytes += (long)size;
         Device.Count((long)size);
@@ -185,19 +215,26 @@ public class Scope : IDisposable
         return data;
     }
 
+    private static nuint Padded(nuint bytes, bool guard) => (bytes + (guard ? Guard : 0u) + 255) & ~(nuint)255;
+
     private void CheckGuards()
     {
-        Span<byte> guard = stackalloc byte[Guard];
         foreach ((nint data, nuint bytes) in guarded)
         {
-            Device.Guard(data + (nint)bytes, Guard, on: false);
-            Device.Download(data + (nint)bytes, guard);
-            if (guard.IndexOfAnyExcept((byte)0xFF) >= 0)
-            {
-                guarded.Clear();
-                throw new KernelException($"memory after a tensor of {bytes} bytes was overwritten");
-            }
+            CheckGuard(data, bytes);
         }
         guarded.Clear();
+    }
+
+    private void CheckGuard(nint data, nuint bytes)
+    {
+        Span<byte> guard = stackalloc byte[Guard];
+        Device.Guard(data + (nint)bytes, Guard, on: false);
+        Device.Download(data + (nint)bytes, guard);
+        if (guard.IndexOfAnyExcept((byte)0xFF) >= 0)
+        {
+            guarded.Clear();
+            throw new KernelException($"memory after a tensor of {bytes} bytes was overwritten");
+        }
     }
 }

@@ -10,7 +10,7 @@ public sealed class Tensor
     private readonly nint data;
     private readonly Tensor? source;     // of a view: the tensor it looks into
     private readonly long offset;        // of a view: elements from the start of source
-    private bool needsGradient, hasGradient;
+    private bool needsGradient, hasGradient, ended;
     private Tensor? gradient;
     private LayerStep? layer;
 
@@ -76,12 +76,15 @@ public sealed class Tensor
 
     internal Layout Layout { get; }
 
-    /// <summary>False once its scope has ended.</summary>
-    public bool IsAlive => generation == scope.Generation;
+    /// <summary>False once its scope has ended, or it was freed (<see cref="Scope.Free"/>).</summary>
+    public bool IsAlive => generation == scope.Generation && !(source ?? this).ended;
 
-    internal nint Data => generation == scope.Generation
+    /// <summary>Where it lies, or lay.</summary>
+    internal nint Address => data;
+
+    internal nint Data => IsAlive
         ? scope.Device.Recording is { } graph ? Recorded(graph) : data
-        : throw new ObjectDisposedException($"Tensor {this}", "Its tape or scope has ended; copy what must outlive it with CopyTo(scope).");
+        : throw new ObjectDisposedException($"Tensor {this}", "Its tape or scope has ended, or it was freed; copy what must outlive it with CopyTo(scope).");
 
     /// <summary>The same memory with other dimensions. Gradients are shared.</summary>
     /// <exception cref="ShapeException">The number of elements differs.</exception>
@@ -316,6 +319,16 @@ public sealed class Tensor
 
     /// <summary>What is done where the gradient of a parameter, or of a view of it, is complete; null: nothing.</summary>
     internal LayerStep? Layer => source is null ? layer : source.layer;
+
+    /// <summary>Its memory is about to be given back.</summary>
+    internal void End(Scope owner)
+    {
+        if (source is not null || owner != scope || !IsAlive)
+        {
+            throw new ShapeException($"Free: tensor is {this}, want one that lives in this scope and is no view of another");
+        }
+        ended = true;
+    }
 
     /// <summary>Forgets the gradient: the next backward pass overwrites it.</summary>
     internal void ClearGradient()

@@ -88,8 +88,13 @@ public abstract class PretrainedModel : Model
     /// <param name="type">Type of the weights on disk; null keeps each weight's own.</param>
     /// <param name="shardBytes">The most bytes of weights in one file.</param>
     /// <exception cref="IOException">A file cannot be written.</exception>
+    /// <exception cref="InvalidOperationException">A weight was freed, since adapters stand in for it.</exception>
     public void Save(string folder, DType? type = null, long shardBytes = SafeTensorsIndex.DefaultShardBytes)
     {
+        if (Parameters.Values.FirstOrDefault(p => !p.Value.IsAlive) is { } freed)
+        {
+            throw new InvalidOperationException($"Save: {freed.Name} was freed, want its adapters merged, which makes it anew");
+        }
         Directory.CreateDirectory(folder);
         using Scope scope = Device.NewStore();
         SafeTensorsIndex.Save(

@@ -194,6 +194,77 @@ public sealed class SlTrainTests : IDisposable
     }
 
     [Fact]
+    public void The_weights_that_it_replaces_can_be_freed_and_nothing_else_changes()
+    {
+        const int outputs = 40, inputs = 30;
+        using var folder = new TemporaryFolder();
+        using LinearLayers model = Open((outputs, inputs), (outputs, inputs)), second = Open((outputs, inputs), (outputs, inputs));
+        using AdaptedModel adapted = model.Attach(Config, seed: 3);
+        double[] before = Output(model);
+        long bytes = device.Bytes, resident = model.ResidentBytes.Total;
+        adapted.ReleaseBase();
+        adapted.ReleaseBase();
+        const long weights = 2L * outputs * inputs * sizeof(double);
+        Assert.InRange(bytes - device.Bytes, weights, weights * 1.5);        // panels are padded
+        Assert.InRange(resident - model.ResidentBytes.Total, weights, weights * 1.5);
+        Assert.Equal(before, Output(model));
+        using (var optimizer = new AdamW(adapted.Parameters))
+        {
+            using (Tape tape = device.BeginTape())
+            {
+                Tensor y = model.Sites[0].Forward(tape.Of([2, inputs], AdapterRow.Draw(new Rng(5), 2 * inputs)));
+                tape.Backward(new SquaredError().Apply(y, tape.NewZeros(y.Shape, DType.F64)));
+            }
+            adapted.Step(optimizer);
+        }
+        double[] trained = Output(model);
+        Assert.NotEqual(before, trained);
+        adapted.SavePeft(folder.Path);
+        using (AdaptedModel read = second.AttachPeft(folder.Path))
+        {
+            Assert.Equal(trained, Output(second));
+            read.ReleaseBase();
+            Assert.Equal(trained, Output(second));
+        }
+        adapted.Merge();
+        Close.Check(Output(model), trained, Close.Bound(DType.F64), "merged");
+        using (device.BeginScope())
+        {
+            Assert.Equal(Effective(adapted.Adapters[0]), model.Sites[0].WeightMatrix().ToDoubles());
+        }
+        adapted.Unmerge();
+        Assert.Equal(trained, Output(model));
+        Assert.Contains("Disable: the weights that SLTRAIN replaces were freed", Assert.Throws<InvalidOperationException>(adapted.Disable).Message, StringComparison.Ordinal);
+        Assert.Equal(trained, Output(model));
+
+        double[] Output(LinearLayers layers)
+        {
+            using Scope scope = device.BeginScope();
+            return layers.Sites[0].Forward(scope.Of([3, inputs], AdapterRow.Draw(new Rng(4), 3 * inputs))).ToDoubles();
+        }
+    }
+
+    [Fact]
+    public void Weights_that_are_read_or_shared_are_not_freed()
+    {
+        using LinearLayers model = Open((8, 6));
+        using (AdaptedModel lora = model.Attach(new LoraConfig { Targets = "l.*", Rank = 2 }))
+        {
+            Assert.False(lora.ReplacesBase);
+            Assert.Contains("LORA on l0 computes with the layer's weight", Assert.Throws<InvalidOperationException>(lora.ReleaseBase).Message, StringComparison.Ordinal);
+        }
+        using AdaptedModel adapted = model.Attach(Config);
+        adapted.Merge();
+        Assert.Contains("the adapters are merged, want them in place; call Unmerge first", Assert.Throws<InvalidOperationException>(adapted.ReleaseBase).Message, StringComparison.Ordinal);
+        adapted.Unmerge();
+        Assert.True(model.Sites[0].Weight.Value.IsAlive);
+        adapted.ReleaseBase();
+        adapted.Dispose();
+        using Scope scope = device.BeginScope();
+        Assert.Contains("it was freed", Assert.Throws<ObjectDisposedException>(() => model.Sites[0].Forward(scope.NewZeros([2, 6], DType.F64))).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Places_that_are_missing_unsorted_or_outside_are_refused()
     {
         using var folder = new TemporaryFolder();

@@ -1,5 +1,7 @@
 using System.Text.Json.Nodes;
+using LowRank.Adapters;
 using LowRank.Models;
+using LowRank.Testing;
 using Xunit;
 
 namespace LowRank.Cli.Tests;
@@ -27,6 +29,38 @@ public sealed class PretrainTests : IDisposable
         Assert.InRange(row["bits_per_byte"]!.GetValue<double>(), 0, 8.5);
         Assert.Equal("1", Tokenizer.Load(first).TokenOf('1'));
         Cli.Done("generate", "--model", first, "--prompt", "12", "--max-new-tokens", "3", "--greedy");
+    }
+
+    [Fact]
+    public void A_decoder_is_made_of_factors_and_sparse_parts_and_read_again()
+    {
+        string text = Write(), output = Path.Combine(folder, "out"), whole = Path.Combine(folder, "whole");
+        string[] words = ["pretrain", "--model", BaseModel.TextName, "--data", text, "--epochs", "1", "--quiet", "--json"];
+        JsonNode row = Cli.Done([.. words, output, "--method", "sltrain", "--density", "0.02", "--optimizer", "adamw-8bit", "--per-layer"]).Json.AsArray()[0]!;
+        JsonNode full = Cli.Done([.. words, whole, "--optimizer", "galore", "--rank", "8", "--per-layer"]).Json.AsArray()[0]!;
+        using Device device = Device.Cpu();
+        using var model = (TextModel)PretrainedModel.Load(output, device);
+        int[] ids = [.. Enumerable.Range(0, 300).Select(i => '0' + (i % 7))];
+        double merged = model.BitsPerToken(ids, cancellation: TestContext.Current.CancellationToken);
+        using AdaptedModel adapted = model.AttachPeft(Path.Combine(output, "sltrain"));
+        adapted.ReleaseBase();
+        Assert.Equal(merged, model.BitsPerToken(ids, cancellation: TestContext.Current.CancellationToken), Close.Model);
+        long layers = adapted.Adapters.Sum(a => a.Site.Weight.Value.Shape.Count), rest = model.Parameters.Values.Sum(p => p.Value.Shape.Count) - layers;
+        Assert.Equal(adapted.ParameterCount + rest, row["trainable"]!.GetValue<long>());
+        Assert.Equal(layers + rest, full["trainable"]!.GetValue<long>());
+        foreach (JsonNode run in (JsonNode[])[row, full])
+        {
+            Assert.True(run["optimizer_bytes"]!.GetValue<long>() < 4 * run["trainable"]!.GetValue<long>(), "less than half of AdamW's eight bytes an element");
+        }
+        Assert.InRange(full["bits_per_byte"]!.GetValue<double>(), 0, 8.5);
+        Cli.Fails(ExitCode.Usage, ["--method is given beside --model base"], "pretrain", output, "--method", "sltrain");
+    }
+
+    private string Write()
+    {
+        string text = Path.Combine(folder, "text.txt");
+        File.WriteAllLines(text, Enumerable.Range(0, 20 * 64).Select(i => $"{i % 7}{i % 11}"));
+        return text;
     }
 
     [Fact]

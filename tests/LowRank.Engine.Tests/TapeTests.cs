@@ -10,6 +10,30 @@ public sealed class TapeTests : IDisposable
     public void Dispose() => device.Dispose();
 
     [Fact]
+    public void A_freed_tensor_is_gone_and_a_block_without_tensors_goes_back()
+    {
+        using Scope store = device.NewStore(), other = device.NewStore();
+        long empty = device.Bytes;
+        Tensor first = store.Of([3], [1f, 2, 3]), large = store.NewZeros([5 << 20], DType.F32), last = store.Of([2], [4f, 5]);
+        long all = device.Bytes;
+        Assert.Contains("Free: tensor is F32[3]", Assert.Throws<ShapeException>(() => other.Free(first)).Message, StringComparison.Ordinal);
+        Assert.Contains("no view of another", Assert.Throws<ShapeException>(() => store.Free(first.Slice(0, 2))).Message, StringComparison.Ordinal);
+        Tensor view = large.Slice(7, 5);
+        store.Free(large);
+        Assert.InRange(all - device.Bytes, 20 << 20, (20 << 20) + 512);
+        Assert.False(large.IsAlive || view.IsAlive);
+        Assert.Contains("it was freed", Assert.Throws<ObjectDisposedException>(view.ToArray).Message, StringComparison.Ordinal);
+        Assert.Throws<ShapeException>(() => store.Free(large));
+        Tensor again = store.Of([2], [6f, 7]);
+        Assert.Equal([1, 2, 3, 4, 5, 6, 7], (float[])[.. first.ToArray(), .. last.ToArray(), .. again.ToArray()]);
+        store.Free(first);
+        store.Free(last);
+        store.Free(again);
+        Assert.Equal((empty, 0), (device.Bytes, store.Bytes));
+        Assert.Equal([8f], store.Of([1], [8f]).ToArray());
+    }
+
+    [Fact]
     public void Using_a_tensor_after_its_scope_says_so()
     {
         Tensor x;

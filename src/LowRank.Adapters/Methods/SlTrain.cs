@@ -4,7 +4,7 @@ namespace LowRank.Adapters;
 
 /// <summary>SLTrain (arXiv 2406.02214): the layer's weight is sigma·B·A + S and nothing else, for pre-training: A [r,in], B [out,r], S of trunc(sp_ratio·out·in)
 /// trained values at random places that never change; sigma = alpha/r, or tanh(theta) with theta trained from 1. W itself is never read, so that a layer starts
-/// as S alone. A bias of the layer is drawn anew and trained. The drawn places go into the file.</summary>
+/// as S alone, and <see cref="AdaptedModel.ReleaseBase"/> gives W's memory back. A bias of the layer is drawn anew and trained. The drawn places go into the file.</summary>
 public sealed record SlTrainConfig() : AdapterConfig("SLTRAIN")
 {
     /// <summary>r.</summary>
@@ -79,6 +79,8 @@ internal sealed class SlTrain : Adapter
         bias = site.Bias is null ? null : Declare("sltrain_bias", Init.Uniform(1 / Math.Sqrt(site.Outputs)).Make(store, rng.Fork("sltrain_bias"), [site.Outputs], Precision));
         places = store.Of([count], Draw(rng.Fork("sltrain_idx"), count, checked(site.Outputs * site.Inputs)));
     }
+
+    internal override bool ReplacesBase => true;
 
     internal override IEnumerable<(string Suffix, Tensor Value)> Saved(bool plain, Scope scope) => [.. base.Saved(plain, scope), ("sltrain_idx", places)];
 
