@@ -32,7 +32,8 @@ public class CompletionLawTests
         Assert.True(objectives[^1] < objectives[0]);
     }
 
-    // condition, inner steps (0: direct), sweeps
+    // condition, inner steps (0: direct), sweeps: the sheet's figures, which are of one draw. In a simulation of four others two steps at condition 10 took 19,
+    // 19, 20 and 36 sweeps; and where singular values fall by equal factors instead of equal steps, exact half sweeps too missed one draw of four at 100 and 1000.
     [Theory]
     [InlineData(1, 0, 25)]
     [InlineData(1, 1, 35)]
@@ -40,10 +41,12 @@ public class CompletionLawTests
     [InlineData(1, 3, 25)]
     [InlineData(1, 5, 25)]
     [InlineData(10, 0, 25)]
-    [InlineData(10, 2, 40)]
-    [InlineData(10, 3, 30)]
+    [InlineData(10, 2, 25)]
+    [InlineData(10, 3, 25)]
     [InlineData(10, 5, 25)]
+    [InlineData(100, 0, 60)]
     [InlineData(100, 5, 60)]
+    [InlineData(1000, 0, 60)]
     [InlineData(1000, 5, 60)]
     public void A_matrix_is_recovered(double kappa, int steps, int sweeps)
     {
@@ -52,6 +55,8 @@ public class CompletionLawTests
         Assert.InRange(planted.Error(found), 0, Recovered);
     }
 
+    // The sheet goes on that 1e-9 is reached before sweep 300. That is not so for every draw: the simulated ones were there after 24, 39 and 52 sweeps or not
+    // in 60, and this one is at 4e-2 after 300.
     [Fact]
     public void Too_few_inner_steps_starve_small_directions()
     {

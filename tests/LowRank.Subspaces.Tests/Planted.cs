@@ -7,7 +7,7 @@ internal sealed class Planted
     /// <param name="cols">Columns.</param>
     /// <param name="rank">Rank.</param>
     /// <param name="share">Probability that an entry is observed.</param>
-    /// <param name="kappa">Largest over smallest scale of the rank-one parts of normal factors, which fall by equal factors; the condition is somewhat larger.</param>
+    /// <param name="kappa">Condition: the singular values fall by equal steps from 1 to 1/kappa. 1: normal factors as they are, whose condition is near 1.</param>
     /// <param name="noise">Standard deviation of normal noise on the observations.</param>
     /// <param name="seed">Seed.</param>
     public Planted(int rows, int cols, int rank, double share, double kappa = 1, double noise = 0, ulong seed = 1)
@@ -18,9 +18,13 @@ internal sealed class Planted
         rng.Fork("v").FillNormal(v, 0, 1);
         rng.Fork("observed").FillUniform(draws, 0, 1);
         rng.Fork("noise").FillNormal(errors, 0, noise);
-        for (int i = 0; i < u.Length; i++)
+        if (kappa > 1)
         {
-            u[i] *= rank == 1 ? 1 : Math.Pow(kappa, -(double)(i % rank) / (rank - 1));
+            (u, v) = (Orthonormal(u, rank), Orthonormal(v, rank));
+            for (int i = 0; i < u.Length; i++)
+            {
+                u[i] *= 1 - ((1 - (1 / kappa)) * (i % rank) / (rank - 1));
+            }
         }
         M = Product(u, v, rank);
         int[] known = [.. Enumerable.Range(0, draws.Length).Where(i => draws[i] < share)];
@@ -49,6 +53,13 @@ internal sealed class Planted
             }
         }
         return x;
+    }
+
+    private static double[] Orthonormal(double[] x, int rank)
+    {
+        double[] q = new double[x.Length], r = new double[rank * rank];
+        Qr.Of(x.AsMatrix(x.Length / rank, rank), q.AsMatrix(x.Length / rank, rank), r.AsMatrix(rank, rank));
+        return q;
     }
 
     /// <summary>‖u·vᵀ − M‖/‖M‖.</summary>
