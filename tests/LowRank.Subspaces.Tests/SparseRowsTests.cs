@@ -6,8 +6,13 @@ namespace LowRank.Subspaces.Tests;
 /// <summary>The float32 kernels of alternating least squares, on every device, against their float64 references.</summary>
 public class SparseRowsTests
 {
-    private const int Cols = 2500;
+    private const int FewestCols = 2500;
     private static readonly int[] Native = [1, 3, 8, 16, 17, 33, 64, 100], Emulated = [3, 17, 64];
+
+    // Beside the matrix in shared memory: more unknowns than a block has threads, a matrix in the workspace (170), and rows that are split (more than 8192 entries)
+    private static readonly (int Rank, int[] Counts)[] Large = [(130, [0, 1, 150, 30]), (170, [7, 0, 200]), (3, [5, 8193, 0, 8500, 40])];
+
+    public static TheoryData<string, int, int[]> LargeOnes => [.. from device in Devices.Present where device != "cpu" from large in Large select (device, large.Rank, large.Counts)];
 
     public static TheoryData<string, int> Ranks => [.. from device in Devices.Present from rank in device == "cpu" ? Native : Emulated select (device, rank)];
 
@@ -26,6 +31,15 @@ public class SparseRowsTests
             Close.Check(product32, product64, Close.Layer, "product");
             Close.Check([loss32], [loss64], Close.Model, "loss");
             Assert.All(Enumerable.Range(0, counts.Length).Where(i => counts[i] == 0), i => Assert.All(x32[(i * rank)..((i + 1) * rank)], v => Assert.Equal(0, v)));
+        }
+    }
+
+    [Theory, MemberData(nameof(LargeOnes))]
+    public void Large_ranks_and_long_rows_meet_the_float64_reference(string name, int rank, int[] counts)
+    {
+        foreach (RowSolve solve in new RowSolve[] { new(Ridge: 0.5), new(Ridge: 0.5, DirectBelow: 8400, Steps: 3) })
+        {
+            Close.Check(Solve(name, counts, rank, DType.F32, solve).X, Solve("cpu", counts, rank, DType.F64, solve).X, Close.Model, $"{rank} {solve}");
         }
     }
 
@@ -60,7 +74,8 @@ public class SparseRowsTests
         using Device device = Devices.Open(name);
         using Scope scope = device.NewStore();
         var rng = new Rng((ulong)rank);
-        double[] y = new double[Cols * rank], start = new double[counts.Length * rank], values = new double[counts.Sum()];
+        int cols = Math.Max(FewestCols, counts.Max());
+        double[] y = new double[cols * rank], start = new double[counts.Length * rank], values = new double[counts.Sum()];
         rng.FillNormal(y, 0, 1);
         rng.FillNormal(start, 0, 1);
         rng.FillNormal(values, 0, 1);
@@ -68,12 +83,12 @@ public class SparseRowsTests
         List<int> columns = [];
         for (int i = 0; i < counts.Length; i++)
         {
-            columns.AddRange(rng.Permutation(Cols).Take(counts[i]));
+            columns.AddRange(rng.Permutation(cols).Take(counts[i]));
             starts[i + 1] = columns.Count;
         }
         double[] Rounded(double[] v) => [.. v.Select(a => (double)(float)a)];
-        var rows = new SparseRows(scope, Cols, starts, [.. columns], Rounded(values), type);
-        Tensor factor = scope.Of([Cols, rank], Rounded(y), type), x = scope.Of([counts.Length, rank], Rounded(start), type), product = scope.New([counts.Length, rank], type);
+        var rows = new SparseRows(scope, cols, starts, [.. columns], Rounded(values), type);
+        Tensor factor = scope.Of([cols, rank], Rounded(y), type), x = scope.Of([counts.Length, rank], Rounded(start), type), product = scope.New([counts.Length, rank], type);
         rows.Product(factor, product);
         double loss = rows.Loss(factor, x);
         rows.Solve(factor, x, solve);
