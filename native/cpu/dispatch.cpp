@@ -81,5 +81,7 @@ LR_EXPORT int32_t lr_cpu_threads() { return lr::threads(); }
 LR_EXPORT int32_t lr_cpu_set_threads(int32_t count) { return lr::set_threads(count); }
 // Lends the thread pool to callers that have loops of their own: body(context, chunk) for every chunk.
 LR_EXPORT void lr_cpu_for_chunks(int64_t chunks, void (*body)(void*, int64_t), void* context) { lr::run_chunks(chunks, body, context); }
+LR_EXPORT void* lr_cpu_allocate(int64_t bytes) { return lr::allocate(bytes); }
+LR_EXPORT void lr_cpu_free(void* block) { free(block); }
 LR_EXPORT double lr_cpu_peak_fma(int32_t threads) { return table().peak_fma(threads); }
 LR_EXPORT double lr_cpu_copy_bandwidth(int32_t threads) { return table().copy_bandwidth(threads); }

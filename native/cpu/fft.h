@@ -46,8 +46,12 @@ struct Pieces {
 };
 
 struct Wide2 { vf re, im; };
-LR_INLINE Wide2 get(const float* x, int64_t i) { return {load(x + i * Wave), load(x + i * Wave + Lanes)}; }
-LR_INLINE void set(float* x, int64_t i, Wide2 v) { store(x + i * Wave, v.re); store(x + i * Wave + Lanes, v.im); }
+LR_INLINE Wide2 wide(const float* x) { return {load(x), load(x + Lanes)}; }
+LR_INLINE void wide(float* x, Wide2 v) { store(x, v.re); store(x + Lanes, v.im); }
+// Number i of a line has a gap before it after every 32: numbers a power of two apart, which a pass reads together, would share one set of the first cache
+LR_INLINE int64_t place(int64_t i) { return (i + i / 32) * Wave; }
+LR_INLINE Wide2 get(const float* x, int64_t i) { return wide(x + place(i)); }
+LR_INLINE void set(float* x, int64_t i, Wide2 v) { wide(x + place(i), v); }
 LR_INLINE Wide2 operator+(Wide2 a, Wide2 b) { return {a.re + b.re, a.im + b.im}; }
 LR_INLINE Wide2 operator-(Wide2 a, Wide2 b) { return {a.re - b.re, a.im - b.im}; }
 LR_INLINE Wide2 turned(Wide2 a) { return {a.im, -a.re}; } // times -i
@@ -69,6 +73,11 @@ struct Passes {
         return n == 1;
     }
     static int64_t floats(int64_t n) { return 4 * n + 48 * (2 * MostPrime + 48); }
+    // Whether pass i and the next go together
+    bool both(int i) const {
+        const auto of_twos = [](int p) { return p == 4 || p == 8; };
+        return i + 1 < count && of_twos(radix[i]) && of_twos(radix[i + 1]);
+    }
     // circle(unit k) is e^{2 pi i k / n}
     void plan(int64_t length, const Circle& circle, int64_t unit, Pieces& memory) {
         n = length;
@@ -186,6 +195,41 @@ template <class In, class Out> void any_pass(const Passes& f, int i, int64_t m, 
     }
 }
 
+// Two passes at once, of radix P and then Q; m: length after both. What the first makes of P Q numbers is all that the second needs for P of its groups:
+// it stays in the first cache, and the line is read and written once.
+template <int P, int Q, class In, class Out> void two_passes(int64_t m, int64_t s, const float* w, const float* v, const float* x, float* y, In in, Out out) {
+    alignas(64) float held[P * Q * Wave];
+    for (int64_t q = 0; q < m; ++q, v += 2 * (Q - 1))
+        for (int64_t t = 0; t < s; ++t) {
+            for (int r = 0; r < Q; ++r) {
+                const int64_t from = q + m * r;
+                const float* turn = w + from * 2 * (P - 1);
+                Wide2 a[P];
+                unroll<P>([&](auto k) LR_LAMBDA { a[k] = in(x, t + s * (from + m * Q * k)); });
+                small(a);
+                wide(held + r * Wave, a[0]);
+                unroll<P - 1>([&](auto j) LR_LAMBDA { wide(held + ((j + 1) * Q + r) * Wave, from ? times(a[j + 1], turn[2 * j], turn[2 * j + 1]) : a[j + 1]); });
+            }
+            for (int j = 0; j < P; ++j) {
+                const int64_t to = t + s * (j + P * Q * q);
+                Wide2 a[Q];
+                unroll<Q>([&](auto r) LR_LAMBDA { a[r] = wide(held + (j * Q + r) * Wave); });
+                small(a);
+                out(y, to, a[0]);
+                unroll<Q - 1>([&](auto k) LR_LAMBDA { out(y, to + s * P * (k + 1), q ? times(a[k + 1], v[2 * k], v[2 * k + 1]) : a[k + 1]); });
+            }
+        }
+}
+template <class In, class Out> void any_two(const Passes& f, int i, int64_t m, int64_t s, const float* x, float* y, In in, Out out) {
+    const float *w = f.twiddles[i], *v = f.twiddles[i + 1];
+    switch (10 * f.radix[i] + f.radix[i + 1]) {
+        case 88: return two_passes<8, 8>(m, s, w, v, x, y, in, out);
+        case 84: return two_passes<8, 4>(m, s, w, v, x, y, in, out);
+        case 48: return two_passes<4, 8>(m, s, w, v, x, y, in, out);
+        default: return two_passes<4, 4>(m, s, w, v, x, y, in, out);
+    }
+}
+
 struct Read { LR_INLINE Wide2 operator()(const float* x, int64_t i) const { return get(x, i); } };
 struct Write { LR_INLINE void operator()(float* y, int64_t i, Wide2 v) const { set(y, i, v); } };
 
@@ -197,14 +241,20 @@ template <class In, class Out> float* fft(const Passes& f, const float* x, float
         return y;
     }
     int64_t m = f.n, s = 1;
-    for (int i = 0; i < f.count; ++i) {
-        m /= f.radix[i];
-        const bool begins = i == 0, ends = i == f.count - 1;
-        if (begins && ends) any_pass(f, i, m, s, x, y, in, out);
-        else if (begins) any_pass(f, i, m, s, x, y, in, Write{});
-        else if (ends) any_pass(f, i, m, s, x, y, Read{}, out);
-        else any_pass(f, i, m, s, x, y, Read{}, Write{});
-        s *= f.radix[i];
+    for (int i = 0, passes; i < f.count; i += passes) {
+        passes = f.both(i) ? 2 : 1;
+        const int64_t radix = passes == 2 ? f.radix[i] * f.radix[i + 1] : f.radix[i];
+        m /= radix;
+        const auto run = [&](auto from, auto to) {
+            if (passes == 2) any_two(f, i, m, s, x, y, from, to);
+            else any_pass(f, i, m, s, x, y, from, to);
+        };
+        const bool begins = i == 0, ends = i + passes == f.count;
+        if (begins && ends) run(in, out);
+        else if (begins) run(in, Write{});
+        else if (ends) run(Read{}, out);
+        else run(Read{}, Write{});
+        s *= radix;
         x = y;
         y = x == a ? b : a;
     }
@@ -228,8 +278,8 @@ struct Fourier {
         }
         return best;
     }
-    // Complex numbers that each of the two buffers of a transform holds
-    static int64_t room(int64_t n) { return inner_of(n) ? inner_of(n) : n; }
+    // Complex numbers that each of the two buffers of a transform has room for
+    static int64_t room(int64_t n) { return place((inner_of(n) ? inner_of(n) : n) + 31) / Wave; }
     static int64_t floats(int64_t n) {
         const int64_t m = inner_of(n);
         return m ? Passes::floats(m) + Circle::floats(m) + 2 * n + 2 * m + 64 : Passes::floats(n) + 64;
@@ -242,7 +292,7 @@ struct Fourier {
         const Circle own(inner, memory.take(Circle::floats(inner)));
         passes.plan(inner, own, 1, memory);
         float *c = memory.take(2 * n), *h = memory.take(2 * inner);
-        memset(a, 0, size_t(inner * Wave) * sizeof(float));
+        for (int64_t j = n; j < inner; ++j) set(a, j, Wide2{});
         for (int64_t j = 0; j < n; ++j) {
             const Complex at = circle(unit / 2 * (j * j % (2 * n)));
             c[2 * j] = float(at.re);
@@ -253,8 +303,9 @@ struct Fourier {
         }
         const float* transformed = fft(passes, a, a, b, Read{}, Write{});
         for (int64_t k = 0; k < inner; ++k) {
-            h[2 * k] = transformed[k * Wave] / float(inner);
-            h[2 * k + 1] = transformed[k * Wave + Lanes] / float(inner);
+            const float* one = transformed + place(k);
+            h[2 * k] = one[0] / float(inner);
+            h[2 * k + 1] = one[Lanes] / float(inner);
         }
         chirp = c;
         filter = h;
@@ -263,7 +314,7 @@ struct Fourier {
         if (!inner) return fft(passes, x, a, b, in, out);
         float *y = x == a ? b : a, *other = y == a ? b : a;
         for (int64_t j = 0; j < n; ++j) set(y, j, times(in(x, j), chirp[2 * j], chirp[2 * j + 1]));
-        memset(y + n * Wave, 0, size_t((inner - n) * Wave) * sizeof(float));
+        for (int64_t j = n; j < inner; ++j) set(y, j, Wide2{});
         y = fft(passes, y, a, b, Read{}, Write{});
         for (int64_t k = 0; k < inner; ++k) { // real and imaginary parts change places: the next transform is the inverse one
             const Wide2 v = times(get(y, k), filter[2 * k], filter[2 * k + 1]);

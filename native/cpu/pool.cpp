@@ -160,17 +160,8 @@ struct Buffers {
 thread_local Buffers buffers;
 
 constexpr int64_t Keep = int64_t(64) << 18;  // floats of a buffer that stays: 64 MiB
-constexpr int64_t Large = int64_t(4) << 18;  // floats worth huge pages
+constexpr int64_t Large = int64_t(4) << 20;  // bytes worth huge pages
 constexpr int64_t Most = INT64_MAX / 64;     // floats; more is no size
-
-float* allocate(int64_t floats) { // a multiple of 1024 floats
-    const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
-    if (floats < Large) return static_cast<float*>(aligned_alloc(4096, bytes));
-    constexpr size_t Page = size_t(2) << 20;
-    void* block = aligned_alloc(Page, (bytes + Page - 1) / Page * Page);
-    if (block) madvise(block, bytes, MADV_HUGEPAGE);
-    return static_cast<float*>(block);
-}
 
 } // namespace
 
@@ -179,13 +170,21 @@ int32_t set_threads(int32_t count) { return pool().resize(count); }
 
 void run_chunks(int64_t chunks, void (*body)(void*, int64_t), void* context) { pool().run({body, context, chunks}); }
 
+void* allocate(int64_t bytes) {
+    if (bytes < 0 || bytes > INT64_MAX / 2) return nullptr;
+    const size_t page = bytes < Large ? 4096 : size_t(2) << 20, whole = (static_cast<size_t>(bytes) + page - 1) / page * page;
+    void* block = aligned_alloc(page, whole > 0 ? whole : page);
+    if (block && bytes >= Large) madvise(block, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+    return block;
+}
+
 float* scratch(int slot, int64_t floats) {
     Buffers& b = buffers;
     if (floats > b.size[slot]) {
         if (floats > Most) return nullptr;
         free(b.data[slot]);
         const int64_t rounded = (floats + 1023) / 1024 * 1024;
-        b.data[slot] = allocate(rounded);
+        b.data[slot] = static_cast<float*>(allocate(rounded * int64_t(sizeof(float))));
         b.size[slot] = b.data[slot] ? rounded : 0;
     }
     return b.data[slot];

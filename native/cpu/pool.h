@@ -27,6 +27,9 @@ template <class F> void parallel_range(int64_t count, int64_t cost, F&& f) {
     parallel_for(chunks, [&](int64_t c) { f(c * grain, (c + 1) * grain < count ? (c + 1) * grain : count); });
 }
 
+// Memory on whole pages, huge ones where they are worth it: a walk down a matrix touches a page a row. Null when there is none; free() takes it back.
+void* allocate(int64_t bytes);
+
 // Scratch of the calling thread that grows and stays: at most `Slots` buffers at a time. Null when there is no memory.
 float* scratch(int slot, int64_t floats);
 constexpr int Slots = 12;

@@ -33,6 +33,22 @@ typedef int16_t words __attribute__((vector_size(Lanes * 4)));
 
 LR_INLINE vf load(const float* p) { vf v; memcpy(&v, p, sizeof v); return v; }
 LR_INLINE void store(float* p, vf v) { memcpy(p, &v, sizeof v); }
+// Past the caches, to a place that is a multiple of the vector: what is not read soon is neither fetched first nor in the way of what is
+LR_INLINE void stream(float* p, vf v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(p, (__m256)v);
+#else
+    store(p, v);
+#endif
+}
+// Before others read what was streamed
+LR_INLINE void streamed() {
+#if defined(__AVX2__)
+    _mm_sfence();
+#endif
+}
 // All lanes x; not vf{} + x, which would turn -0 into 0 and cost an addition
 LR_INLINE vf splat(float x) {
 #if defined(__AVX512F__)

@@ -42,19 +42,11 @@ internal sealed unsafe class CpuDevice : Device
 
     internal static bool TryGetExport(string name, out nint address) => NativeLibrary.TryGetExport(Library.Value, name, out address);
 
-    internal override nint Allocate(nuint bytes)
-    {
-        try
-        {
-            return (nint)NativeMemory.AlignedAlloc(bytes, 4096);
-        }
-        catch (OutOfMemoryException error)
-        {
-            throw new DeviceException($"cpu: no memory for a block of {bytes} bytes", error);
-        }
-    }
+    internal override nint Allocate(nuint bytes) => bytes <= long.MaxValue && ((delegate* unmanaged<long, nint>)NativeLibrary.GetExport(Library.Value, "lr_cpu_allocate"))((long)bytes) is var block and not 0
+        ? block
+        : throw new DeviceException($"cpu: no memory for a block of {bytes} bytes");
 
-    internal override void Release(nint block) => NativeMemory.AlignedFree((void*)block);
+    internal override void Release(nint block) => ((delegate* unmanaged<nint, void>)NativeLibrary.GetExport(Library.Value, "lr_cpu_free"))(block);
 
     internal override void Upload(ReadOnlySpan<byte> from, nint to) => from.CopyTo(new Span<byte>((void*)to, from.Length));
 
