@@ -52,6 +52,10 @@ struct LoraPiece { int32_t first, tokens, adapter, reserved; };
 // b has its ranks as rows, so that both factors are read along rows whatever the rank. most_rank is the largest of the ranks; a and b are of ab_dtype:
 // F32, or the activations' type.
 struct MultiLoraArgs { const void *x, *w, *a, *b, *bias; void* y; const LoraRange* ranges; const LoraPiece* pieces; int32_t tokens, n, k, most_rank, piece_count, dtype, w_dtype, w_layout, ab_dtype; };
+// gated.cpp: y[T,n] = f(g) (.) u with g = x Wg^T + tg Bg^T + bias_g, tg[T,rg] = scale_g x Ag^T, and u likewise; f by `gate`, both W of w_dtype and
+// w_layout. save 1: g and u [T,n] are kept; 0: they are room that may be written.
+enum lr_gate : int32_t { LR_SILU = 0, LR_GELU_TANH = 1 };
+struct GatedLinearArgs { const void *x, *wg, *wu, *ag, *bg, *au, *bu, *bias_g, *bias_u; void *y, *tg, *tu, *g, *u; double scale_g, scale_u; int32_t tokens, n, k, rg, ru, gate, save, dtype, w_dtype, w_layout; };
 // y[n,k] = w + scale b[n,r] a[r,k]; transpose 1: y[n,k] = w + scale (b a)^T with b [k,r], a [r,n]
 struct AddMatMulArgs { const void *w, *b, *a; void *y; int32_t n, k, r, transpose; double scale; int32_t dtype, w_dtype; };
 // norm[i] = |w_i + scale b_i a|_2 by |w_i|^2 + 2 scale b_i.(a w_i^T) + scale^2 b_i (a a^T) b_i^T; w2[n] = |w_i|^2 is kept by the caller

@@ -6,6 +6,7 @@
     X(pack, PackArgs) X(linear_forward, LinearArgs) X(linear_backward, LinearGradArgs) X(matmul, MatMulArgs) X(dequantize, DequantizeArgs) \
     X(lora_forward, LoraArgs) X(lora_backward, LoraGradArgs) X(multi_lora_forward, MultiLoraArgs) X(add_matmul, AddMatMulArgs) X(row_norm, RowNormArgs) \
     X(scale_bases_forward, ScaleBasesArgs) X(scale_bases_backward, ScaleBasesGradArgs) \
+    X(gated_linear_forward, GatedLinearArgs) \
     X(add_sparse, AddSparseArgs) X(take_sparse, TakeSparseArgs) X(sample_sparse, SampleSparseArgs) X(sqrt_forward, UnaryArgs) X(sqrt_backward, UnaryGradArgs) \
     X(snell_select, SnellSelectArgs) X(snell_forward, SnellArgs) X(snell_backward, SnellGradArgs) X(gate_threshold, GateThresholdArgs) \
     X(layer_norm_forward, LayerNormArgs) X(layer_norm_backward, LayerNormGradArgs) \

@@ -38,17 +38,18 @@ constexpr int64_t TileSize = Rows * Wide;
 // left(i, s, steps) gives steps [s, s+steps) of panel i, right(j, s, steps) those of strip j, k and s in units; finish(place, sums[12][32]) writes a
 // tile. Passing: which operand passes by, asked for once a block, so that it may be made on the spot.
 enum class Passing { Strips, Panels };
-// Few: rows of a tile that are worked on, where C has but one panel with no more rows.
+// Few: rows of a tile that are worked on, where C has but one panel with no more rows. together: so many strips that follow each other and pass by are
+// finished by one thread, panel after panel of each, at most KeptPanels of them.
 template <class Dot, int Few = Rows, class LeftOf, class RightOf, class Finish>
-void multiply(int64_t m, int64_t n, int64_t k, const Tail& tail, Passing passing, LeftOf&& left, RightOf&& right, Finish&& finish) {
+void multiply(int64_t m, int64_t n, int64_t k, const Tail& tail, Passing passing, LeftOf&& left, RightOf&& right, Finish&& finish, int64_t together = 1) {
     const int64_t panels = ceil_div(m, Rows), strips = ceil_div(n, Wide);
     if (panels == 0 || strips == 0) return;
     const bool by_strips = passing == Passing::Strips;
-    const Grid g = by_strips ? grid(panels, strips, KeptPanels, k) : grid(strips, panels, KeptStrips, k);
+    const Grid g = by_strips ? grid(panels, strips / together, KeptPanels, k) : grid(strips, panels, KeptStrips, k);
     const int64_t across = ceil_div(g.passing, g.passing_high);
     lr::parallel_for(g.chunks(), [&](int64_t chunk) {
         const int64_t a0 = chunk / across * g.kept_high, a1 = least(a0 + g.kept_high, g.kept);
-        const int64_t b0 = chunk % across * g.passing_high, b1 = least(b0 + g.passing_high, g.passing);
+        const int64_t b0 = chunk % across * g.passing_high * together, b1 = least(b0 + g.passing_high * together, g.passing * together);
         alignas(64) float one[TileSize];
         const int64_t held = k > Block ? TileSize : 0; // tiles of several blocks wait in scratch, others are finished at once
         float* sums = held ? lr::scratch(9, (a1 - a0) * (b1 - b0) * TileSize) : one;
@@ -159,6 +160,28 @@ template <class Dot, int Width> void pack_activation(const View& v, int64_t line
     else pack_group<Width>(v, lines, steps, group, factor, to);
 }
 
+// The groups of a float matrix in units of Dot, Width * steps units apart: room for the floats they are made from
+template <class Dot, int Width> void pack_low(const View& v, int64_t lines, int64_t steps, float* to) {
+    lr::parallel_range(ceil_div(lines, Width), Width * steps, [&](int64_t g0, int64_t g1) {
+        for (int64_t g = g0; g < g1; ++g) {
+            pack_group<Width>(v, lines, steps, g, nullptr, to + g * Width * steps);
+            finish_pack<Dot>(to + g * Width * steps, steps, Width);
+        }
+    });
+}
+
+// t of one panel of tokens: rows [T,r] of floats where wanted, and the panel of the tail, of floats still
+template <class Dot> void low_rank(const float* panel, int64_t k, const float* strips, int64_t pitch, int64_t r, float scale, int64_t first, int64_t tokens, float* rows, float* tail) {
+    alignas(64) float sums[Rows * Narrow];
+    for (int64_t q = 0; q < r; q += Narrow) {
+        long_tile<Dot, Rows, Narrow>(k, panel, strips + q / Narrow * pitch, sums);
+        const int64_t count = least(r - q, Narrow);
+        for (int i = 0; i < Rows * Narrow; i += Lanes) store(sums + i, splat(scale) * load(sums + i));
+        for (int64_t i = 0; rows && i < least(tokens - first, Rows); ++i) memcpy(rows + (first + i) * r + q, sums + i * Narrow, static_cast<size_t>(count) * sizeof(float));
+        put_transposed(sums, Narrow, Rows, count, tail + q * Rows, Rows, false);
+    }
+}
+
 // True where a product of these operands is one of pairs
 LR_INLINE bool paired([[maybe_unused]] int32_t dtype, [[maybe_unused]] int32_t w_dtype, [[maybe_unused]] int32_t w_layout) {
 #if defined(__AVX512BF16__)
@@ -178,11 +201,13 @@ struct Frozen {
 inline int64_t lines_at_once(int64_t lines, int64_t group, int64_t floats_each) { return least(lines, ((int64_t(4) << 20) / floats_each / group + 1) * group); }
 
 // x[T,k] W^T, the base of every forward layer: make it, pack, run. The sums of a row are the same for any T and any rows beside it.
+// With another weight `beside`, of the same shape, type and layout and not quantised, both products are made in one walk over x: of each strip of columns
+// the tiles of w come before those of the other, up to KeptPanels of them, and strips of the tail lie in this order too.
 template <class Dot> class ForwardProduct {
   public:
-    ForwardProduct(Workspace& memory, const void* x, int32_t dtype, int64_t tokens, const Frozen& w) : x(x), dtype(dtype), t(tokens), w(w) {
+    ForwardProduct(Workspace& memory, const void* x, int32_t dtype, int64_t tokens, const Frozen& w, const void* beside = nullptr) : x(x), dtype(dtype), t(tokens), w(w), beside(beside) {
         left = memory.take(panels * Rows * k);
-        whole = memory.take(repack ? at_once * Wide * w.k : 0);
+        whole = memory.take(repack ? weights * at_once * Wide * w.k : 0);
     }
 
     // each(i, panel) sees every packed panel of x while it is hot
@@ -200,27 +225,41 @@ template <class Dot> class ForwardProduct {
     template <class Finish> void run(const Tail& tail, Finish&& finish) const {
         for (int64_t first = 0; first < strips; first += at_once) {
             const int64_t count = least(at_once, strips - first);
-            if (repack) repack_strips(first, count);
+            if (repack) repack_strips(w.w, first, count, whole);
             const WeightStrips<Dot> weight{w.w, w.dtype, w.layout, w.n, w.k, repack ? whole : nullptr, first};
-            const auto right = [&](int64_t j, int64_t s, int64_t steps) { return weight(first + j, s, steps); };
-            const auto shifted = [&](const Place& at, float* sums) { finish(Place{at.row, first * Wide + at.col, at.rows, at.cols}, sums); };
             const Tail some{tail.panels, tail.strips + first * tail.strip_pitch, tail.steps, tail.panel_pitch, tail.strip_pitch};
-            const int64_t columns = least(w.n - first * Wide, count * Wide);
-            const auto rows_of = [&](auto few) { multiply<Dot, few>(t, columns, k, some, Passing::Strips, packed_left(left, k), right, shifted); };
-            if (t > 6) rows_of(std::integral_constant<int, Rows>{});
-            else if (t > 3) rows_of(std::integral_constant<int, 6>{});
-            else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
-            else rows_of(std::integral_constant<int, 1>{});
+            walk(least(w.n - first * Wide, count * Wide), some, 1, [&](int64_t j, int64_t s, int64_t steps) { return weight(first + j, s, steps); },
+                 [&](const Place& at, float* sums) { finish(Place{at.row, first * Wide + at.col, at.rows, at.cols}, sums); });
         }
     }
 
+    // finish(place, of the other weight, sums): the place is that in either product
+    template <class Finish> void run_both(const Tail& tail, Finish&& finish) const {
+        float* second = whole + strips * Wide * w.k;
+        if (repack) repack_strips(w.w, 0, strips, whole), repack_strips(beside, 0, strips, second);
+        const WeightStrips<Dot> one{w.w, w.dtype, w.layout, w.n, w.k, repack ? whole : nullptr}, other{beside, w.dtype, w.layout, w.n, w.k, repack ? second : nullptr};
+        walk(2 * strips * Wide, tail, 2, [&](int64_t j, int64_t s, int64_t steps) { return (j % 2 ? other : one)(j / 2, s, steps); },
+             [&](const Place& at, float* sums) {
+                 const int64_t j = at.col / Wide, col = j / 2 * Wide;
+                 finish(Place{at.row, col, at.rows, static_cast<int>(least(w.n - col, Wide))}, j % 2 != 0, sums);
+             });
+    }
+
   private:
-    void repack_strips(int64_t first, int64_t count) const {
+    template <class RightOf, class Finish> void walk(int64_t columns, const Tail& tail, int64_t together, RightOf&& right, Finish&& finish) const {
+        const auto rows_of = [&](auto few) { multiply<Dot, few>(t, columns, k, tail, Passing::Strips, packed_left(left, k), right, finish, together); };
+        if (t > 6) rows_of(std::integral_constant<int, Rows>{});
+        else if (t > 3) rows_of(std::integral_constant<int, 6>{});
+        else if (t > 1) rows_of(std::integral_constant<int, 3>{}); // a token or a few: as fast as W comes from memory
+        else rows_of(std::integral_constant<int, 1>{});
+    }
+
+    void repack_strips(const void* from, int64_t first, int64_t count, float* strips_of) const {
         lr::parallel_range(count, Wide * w.k, [&](int64_t j0, int64_t j1) {
             for (int64_t j = j0; j < j1; ++j) {
-                float* to = whole + j * Wide * w.k;
-                if (!coded) pack_group<Wide>({w.w, w.dtype, w.k, 1}, w.n, w.k, j, nullptr, to);
-                else pack_codes(w.w, w.layout, w.n, w.k, first + j, 0, w.k, to), finish_pack<Dot>(to, w.k, Wide);
+                float* to = strips_of + j * Wide * w.k;
+                if (!coded) pack_group<Wide>({from, w.dtype, w.k, 1}, w.n, w.k, j, nullptr, to);
+                else pack_codes(from, w.layout, w.n, w.k, first + j, 0, w.k, to), finish_pack<Dot>(to, w.k, Wide);
             }
         });
     }
@@ -229,9 +268,10 @@ template <class Dot> class ForwardProduct {
     int32_t dtype;
     int64_t t;
     Frozen w;
+    const void* beside;
     int64_t panels = ceil_div(t, Rows), strips = ceil_div(w.n, Wide), k = Dot::units(w.k);
     bool coded = is_coded(w.layout), repack = (coded || w.layout == LR_ROWS) && panels > KeptPanels;
-    int64_t at_once = coded && repack ? lines_at_once(strips, 1, Wide * w.k) : strips;
+    int64_t at_once = coded && repack ? lines_at_once(strips, 1, Wide * w.k) : strips, weights = beside ? 2 : 1;
     float *left, *whole;
 };
 

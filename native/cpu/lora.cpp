@@ -13,29 +13,6 @@ namespace LR_NS {
 
 namespace {
 
-// The groups of a float matrix in units of Dot, Width * steps units apart: room for the floats they are made from
-template <class Dot, int Width> void pack_low(const View& v, int64_t lines, int64_t steps, float* to) {
-    lr::parallel_range(ceil_div(lines, Width), Width * steps, [&](int64_t g0, int64_t g1) {
-        for (int64_t g = g0; g < g1; ++g) {
-            pack_group<Width>(v, lines, steps, g, nullptr, to + g * Width * steps);
-            finish_pack<Dot>(to + g * Width * steps, steps, Width);
-        }
-    });
-}
-
-// t of one panel of tokens: rows [T,r] of floats where wanted, and the panel of the tail in units of Dot
-template <class Dot> void low_rank(const float* panel, int64_t k, const float* strips, int64_t pitch, int64_t r, float scale, int64_t first, int64_t tokens, float* rows, float* tail) {
-    alignas(64) float sums[Rows * Narrow];
-    for (int64_t q = 0; q < r; q += Narrow) {
-        long_tile<Dot, Rows, Narrow>(k, panel, strips + q / Narrow * pitch, sums);
-        const int64_t count = least(r - q, Narrow);
-        for (int i = 0; i < Rows * Narrow; i += Lanes) store(sums + i, splat(scale) * load(sums + i));
-        for (int64_t i = 0; rows && i < least(tokens - first, Rows); ++i) memcpy(rows + (first + i) * r + q, sums + i * Narrow, static_cast<size_t>(count) * sizeof(float));
-        put_transposed(sums, Narrow, Rows, count, tail + q * Rows, Rows, false);
-    }
-    finish_pack<Dot>(tail, r, Rows);
-}
-
 template <class Dot> int32_t forward(const LoraArgs* p) {
     const int64_t t = p->tokens, n = p->n, r = p->r, low = ceil_div(r, Narrow);
     Workspace memory;
@@ -54,6 +31,7 @@ template <class Dot> int32_t forward(const LoraArgs* p) {
             panel = own;
         }
         low_rank<Dot>(panel, Dot::units(p->k), a, Narrow * p->k, r, static_cast<float>(p->scale), i * Rows, t, static_cast<float*>(p->t), tails + i * Rows * r);
+        finish_pack<Dot>(tails + i * Rows * r, r, Rows);
     });
     const float *bias = floats(p->bias), *c = floats(p->c);
     by_type(p->dtype, [&](auto* type) {

@@ -1,8 +1,8 @@
 // Elementwise kernels. Floor: each operand read once, the result written once; all are bound by memory bandwidth above L2 sizes.
 // Reached (Zen 4, AVX-512, one thread, share of the copy ceiling, 8 M float32, forward and backward): relu and sigmoid over 90 %, gelu 59 % and 74 %,
 // tanh 59 % and 75 % (bound by exp and the reciprocal); add, mul, scale_rows and conversions over 90 %; sums over periods 65 %.
+#include "activations.h"
 #include "kernels.h"
-#include "math.h"
 #include "pool.h"
 
 namespace LR_NS {
@@ -12,14 +12,6 @@ namespace {
 struct Gelu {
     static vf at(vf x) { vf phi, density; normal(x, phi, density); return x * phi; }
     static vf slope(vf x) { vf phi, density; normal(x, phi, density); return fma(x, density, phi); }
-};
-struct GeluTanh { // x/2 (1 + tanh u) = x sigmoid(2u)
-    static vf twice(vf x) { return splat(1.59576912f) * fma(splat(0.044715f) * x * x, x, x); }
-    static vf at(vf x) { return x * vsigmoid(twice(x)); }
-    static vf slope(vf x) {
-        const vf s = vsigmoid(twice(x)), d = splat(1.59576912f) * fma(splat(0.134145f) * x, x, splat(1.0f));
-        return fma(x * d, s * (splat(1.0f) - s), s);
-    }
 };
 struct Tanh {
     static vf at(vf x) { return vtanh(x); }
@@ -39,10 +31,6 @@ struct Sigmoid {
 struct Exp {
     static vf at(vf x) { return vexp(x); }
     static vf slope(vf x) { return vexp(x); }
-};
-struct Silu {
-    static vf at(vf x) { return x * vsigmoid(x); }
-    static vf slope(vf x) { const vf s = vsigmoid(x); return fma(x * s, splat(1.0f) - s, s); }
 };
 struct Sqrt { // slope 0 at 0
     static vf at(vf x) { return vsqrt(x); }

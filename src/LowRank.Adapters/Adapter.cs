@@ -119,6 +119,9 @@ public abstract class Adapter
     /// <summary>The adapter as ΔW = Scale·B·A of the layer's weight seen as [out, in·kh·kw], of an embedding's transposed, where that is all it does; else null.</summary>
     internal virtual AdapterFactors? Factors => null;
 
+    /// <summary><see cref="Factors"/> where the layer's output for <paramref name="x"/> is x·(W + Scale·B·A)ᵀ + bias now, so that a kernel of several layers may make it; else null.</summary>
+    internal virtual AdapterFactors? FactorsFor(Tensor x) => null;
+
     /// <summary>The layer's output with this adapter alone.</summary>
     internal Tensor Output(Tensor x) => outer == 1 ? Forward(x) : AddTo(Site.BaseForward(x), x);
 

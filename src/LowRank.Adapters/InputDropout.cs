@@ -11,6 +11,9 @@ internal sealed class InputDropout(double p, Rng rng)
 
     public void StartStep(long number) => (step, calls) = (number, 0);
 
+    /// <summary>True where a part of <paramref name="x"/> would be dropped now.</summary>
+    public bool IsActive(Tensor x) => Mask is not null || (p > 0 && x.Device.Current is Tape);
+
     /// <summary>The dropped x, or null where all of it is kept.</summary>
     public Tensor? Apply(Tensor x)
     {
@@ -18,6 +21,6 @@ internal sealed class InputDropout(double p, Rng rng)
         {
             return new Mul().Apply(x, Mask);
         }
-        return p > 0 && x.Device.Current is Tape tape ? new Dropout(p, seed, ((ulong)step << 20) + (ulong)tape.Next(ref calls)).Apply(x) : null;
+        return IsActive(x) && x.Device.Current is Tape tape ? new Dropout(p, seed, ((ulong)step << 20) + (ulong)tape.Next(ref calls)).Apply(x) : null;
     }
 }

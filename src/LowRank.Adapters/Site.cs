@@ -107,6 +107,30 @@ public sealed class Site
         return y ?? BaseForward(x);
     }
 
+    /// <summary>f(gate(x)) ⊙ up(x) of two linear layers: in one pass (<see cref="GatedLinear"/>) where each is plain or has low-rank factors alone, else one after
+    /// the other; the bits are the same.</summary>
+    public static Tensor Gated(Site gate, Site up, Gated op, Tensor x)
+    {
+        Tensor wg = gate.Weight.Value, wu = up.Weight.Value;
+        if (gate.FactorsFor(x) is not { } g || up.FactorsFor(x) is not { } u || wg.IsQuantized || wg.DType != wu.DType || wg.IsPacked != wu.IsPacked)
+        {
+            return op.Apply(gate.Forward(x), up.Forward(x));
+        }
+        gate.Observer?.Invoke(x);
+        up.Observer?.Invoke(x);
+        return new GatedLinear(op.Function, g.Scale, u.Scale).Apply(x, gate.Weight, up.Weight, g.A, g.B, u.A, u.B, gate.Bias?.Value, up.Bias?.Value);
+    }
+
+    // What stands beside W·x: nothing, or factors; null: something else
+    private (Tensor? A, Tensor? B, double Scale)? FactorsFor(Tensor x)
+    {
+        Adapter[] active = [.. Active];
+        return Kind != SiteKind.Linear || Rows is not null ? null
+            : active.Length == 0 ? (null, null, 1)
+            : active.Length == 1 && active[0].FactorsFor(x) is { } factors ? (factors.A, factors.B, factors.Scale)
+            : null;
+    }
+
     internal void Put(Adapter adapter) => adapters.Add(adapter);
 
     internal void Take(Adapter adapter) => adapters.Remove(adapter);

@@ -18,6 +18,7 @@ internal static class Kernels
     public static readonly Kernel<LoraArgs> LoraForward = new("lora_forward", MatrixReferences.LoraForward) { Cuda = CudaMatrixPlans.Forward };
     public static readonly Kernel<LoraGradArgs> LoraBackward = new("lora_backward", MatrixReferences.LoraBackward) { Cuda = CudaMatrixPlans.Backward };
     public static readonly Kernel<MultiLoraArgs> MultiLoraForward = new("multi_lora_forward", MatrixReferences.MultiLoraForward) { Cuda = CudaMultiLoraPlans.Forward };
+    public static readonly Kernel<GatedLinearArgs> GatedLinearForward = new("gated_linear_forward", MatrixReferences.GatedLinearForward) { Cuda = CudaMatrixPlans.GatedLinear };
     public static readonly Kernel<AddMatMulArgs> AddMatMul = new("add_matmul", MatrixReferences.AddMatMul) { Cuda = CudaMatrixPlans.AddMatMul };
     public static readonly Kernel<RowNormArgs> RowNorm = new("row_norm", MatrixReferences.RowNorm) { Cuda = CudaMatrixPlans.RowNorm };
     public static readonly Kernel<ScaleBasesArgs> ScaleBasesForward = new("scale_bases_forward", BasesReferences.Forward) { Cuda = CudaBasesPlans.Forward };

@@ -7,6 +7,7 @@ public static class OpCatalog
     public static IReadOnlyList<Op> All { get; } =
     [
         new Linear(), new LoraLinear(1), new MultiLoraLinear(new AdapterTable(new AdapterRange(0, 1, 1)), AdapterChoice.PerRow([0])), new AddMatMul(1), new MatMul(), new DoraScale(1),
+        new GatedLinear(GateFunction.Silu),
         new ScaleBases(),
         new AddSparse(), new SparseLoraLinear(), new Sqrt(),
         new LayerNorm(1e-5), new RmsNorm(1e-6), new Gelu(), new GeluTanh(), new QuickGelu(), new Silu(), new SwiGlu(), new GeGlu(), new Tanh(), new Relu(), new Sigmoid(), new Exp(), new Add(), new Mul(), new ScaleRows(), new Dropout(0.1, 0, 0),

@@ -37,6 +37,9 @@ internal static class OpOracle
         [typeof(Silu)] = (_, t) => F.silu(t[0]!),
         [typeof(SwiGlu)] = (_, t) => F.silu(t[0]!) * t[1]!,
         [typeof(GeGlu)] = (_, t) => GeluTanh(t[0]!) * t[1]!,
+        [typeof(GatedLinear)] = (op, t) => ((GatedLinear)op) is var o && o.Gate == GateFunction.Silu
+            ? F.silu(OfGated(t, 1, o.GateScale)) * OfGated(t, 2, o.UpScale)
+            : GeluTanh(OfGated(t, 1, o.GateScale)) * OfGated(t, 2, o.UpScale),
         [typeof(Tanh)] = (_, t) => t[0]!.tanh(),
         [typeof(Relu)] = (_, t) => t[0]!.relu(),
         [typeof(Sigmoid)] = (_, t) => t[0]!.sigmoid(),
@@ -93,6 +96,10 @@ internal static class OpOracle
         Torch.Tensor a = split.narrow(2, 0, half), b = split.narrow(2, half, half), cosine = angles.select(3, 0), sine = angles.select(3, 1);
         return Torch.cat([(a * cosine) - (b * sine), (b * cosine) + (a * sine), split.narrow(2, 2 * half, split.shape[2] - (2 * half))], 2).reshape(x.shape);
     }
+
+    // Layer 1 or 2 of a gated feed-forward, its factors from operand 1 + 2 layer on, its bias at 6 + layer
+    private static Torch.Tensor OfGated(Torch.Tensor?[] t, int layer, double scale) =>
+        t.ElementAtOrDefault(1 + (2 * layer)) is { } a ? Lora(scale, [t[0], t[layer], a, t[2 + (2 * layer)], t.ElementAtOrDefault(6 + layer)]) : F.linear(t[0]!, t[layer]!, t.ElementAtOrDefault(6 + layer));
 
     private static Torch.Tensor Lora(double scale, Torch.Tensor?[] t)
     {

@@ -72,6 +72,8 @@ internal sealed class Lora : Adapter
 
     internal override AdapterFactors? Factors => m is null && bias is null && Site.Kind != SiteKind.Stack ? Delta : null;
 
+    internal override AdapterFactors? FactorsFor(Tensor x) => Site.Kind == SiteKind.Linear && !dropout.IsActive(x) ? Factors : null;
+
     private Tensor A => Site.IsConvolution ? a.Value.Reshape([a.Value.Shape[0], Site.Inputs]) : a.Value;
 
     private Tensor B => Site.IsConvolution ? b.Value.Reshape([Site.Outputs, b.Value.Shape[1]]) : b.Value;

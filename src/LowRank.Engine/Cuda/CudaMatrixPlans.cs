@@ -100,6 +100,10 @@ internal static class CudaMatrixPlans
         });
     }
 
+    /// <summary>Both layers, then the gate: g and u go through memory.</summary>
+    public static bool GatedLinear(CudaStream on, in GatedLinearArgs a) => Forward(on, a.GateLayer) && Forward(on, a.UpLayer)
+        && (a.Gate == GateFunction.Silu ? Kernels.SiluMulForward : Kernels.GeluTanhMulForward).Cuda!(on, a.Product);
+
     public static bool Backward(CudaStream on, in LoraGradArgs a)
     {
         if (a.WLayout != Layout.Rows)

@@ -107,6 +107,13 @@ internal static class MatrixReferences
         }
     }
 
+    public static void GatedLinearForward(in GatedLinearArgs p)
+    {
+        LoraForward(p.GateLayer);
+        LoraForward(p.UpLayer);
+        PointwiseReferences.Gated(p.Gate == GateFunction.Silu ? PointwiseReferences.Silu : PointwiseReferences.GeluTanh)(p.Product);
+    }
+
     public static void LoraForward(in LoraArgs p)
     {
         var (x, xa, w) = (new Elements(p.X, p.DType), new Elements(p.Xa == 0 ? p.X : p.Xa, p.DType), new Matrix(p.W, p.WType, p.WLayout, p.N, p.K));

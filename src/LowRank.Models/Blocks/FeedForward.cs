@@ -20,9 +20,15 @@ internal sealed class FeedForward
         this.activation = activation;
     }
 
-    public Tensor Forward(Tensor x) => down.Forward(Inner(up.Forward(x), x));
+    public Tensor Forward(Tensor x) => down.Forward(Inner(x));
 
-    private Tensor Inner(Tensor up, Tensor x) => gate is not null ? activation.Apply(gate.Forward(x), up)
-        : split is { } inner ? activation.Apply(new Columns(0, inner).Apply(up), new Columns(inner, inner).Apply(up))
-        : activation.Apply(up);
+    private Tensor Inner(Tensor x)
+    {
+        if (gate is not null)
+        {
+            return Site.Gated(gate, up, (Gated)activation, x);
+        }
+        Tensor both = up.Forward(x);
+        return split is { } inner ? activation.Apply(new Columns(0, inner).Apply(both), new Columns(inner, inner).Apply(both)) : activation.Apply(both);
+    }
 }
