@@ -85,7 +85,7 @@ public static class OpRows
         new(new LoraLinear(1), X(130, 64), Packed(128, 64), P(16, 64), P(128, 16)),
         new(new LoraLinear(1), X(150, 80), Packed(200, 80), P(20, 80), P(200, 20)),
         new(new LoraLinear(1), X(128, 64), Packed(129, 64), P(64, 64), P(129, 64)),
-        new(new GatedLinear(GateFunction.Silu), X(3, 16), P(5, 16), P(5, 16)),
+        new(new GatedLinear(GateFunction.Silu), X(9, 40), P(24, 40), P(24, 40)),
         new(new GatedLinear(GateFunction.GeluTanh, 0.5, 1.5), X(37, 50), Packed(70, 50), Packed(70, 50), P(5, 50), P(70, 5), P(8, 50), P(70, 8), P(70), P(70)),
         new(new GatedLinear(GateFunction.Silu, 1, 2), X(200, 70), Packed(136, 70), Packed(136, 70), None, None, P(3, 70), P(136, 3), None, P(136)),
         new(new GatedLinear(GateFunction.Silu), X(190, 30), P(72, 30), P(72, 30), None, None, None, None, P(72)),
