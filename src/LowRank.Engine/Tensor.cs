@@ -268,10 +268,22 @@ public sealed class Tensor
         {
             return CopyTo(target);
         }
-        RequireRows("ConvertTo");
         Tensor copy = target.New(Shape, type);
-        Device.Launch(Kernels.Convert, new ConvertArgs { X = Data, Y = copy.Data, Count = Shape.Count, From = DType, To = type });
+        copy.ConvertFrom(this);
         return copy;
+    }
+
+    /// <summary>Overwrites this tensor with <paramref name="other"/> of as many elements, rounded to nearest even.</summary>
+    /// <exception cref="ShapeException">The number of elements differs.</exception>
+    public void ConvertFrom(Tensor other)
+    {
+        RequireRows("ConvertFrom");
+        other.RequireRows("ConvertTo");
+        if (other.Shape.Count != Shape.Count)
+        {
+            throw new ShapeException($"ConvertFrom: source is {other}, want {Shape.Count} elements for {this}");
+        }
+        Device.Launch(Kernels.Convert, new ConvertArgs { X = other.Data, Y = Data, Count = Shape.Count, From = other.DType, To = DType });
     }
 
     /// <summary>Type and dimensions: <c>F32[2, 3]</c>.</summary>

@@ -98,16 +98,52 @@ public abstract class TensorSource : IDisposable
             : scope.Of(entry.Shape, ReadSingle(name));
     }
 
-    /// <summary>A tensor of the engine in <paramref name="type"/>, made in <paramref name="scope"/>; rounded to nearest even where the file is wider.</summary>
+    /// <summary>A tensor of the engine in <paramref name="type"/>, made in <paramref name="scope"/>; rounded to nearest even where the file is wider. Beside the
+    /// tensor a few megabytes are taken for a while.</summary>
     /// <exception cref="ModelFormatException">No such tensor, or a type without values.</exception>
     public Tensor Load(string name, Scope scope, DType type)
     {
         SafeTensorsEntry entry = this[name];
-        return entry.Type.TryToDType(out DType stored) && stored == type
-            ? scope.OfRaw(entry.Shape, type, Bytes(name))
-            : entry.Type is SafeTensorsType.F32 or SafeTensorsType.BF16 or SafeTensorsType.F16
-                ? scope.Of(entry.Shape, ReadSingle(name), type)
-                : scope.Of(entry.Shape, ReadDouble(name), type);
+        return entry.Shape.Rank == 0 || !entry.Type.TryToDType(out DType stored) || !stored.IsFloat()
+            ? entry.Type is SafeTensorsType.F32 or SafeTensorsType.BF16 or SafeTensorsType.F16 ? scope.Of(entry.Shape, ReadSingle(name), type) : scope.Of(entry.Shape, ReadDouble(name), type)
+            : LoadRows(name, 0, entry.Shape[0], scope, type);
+    }
+
+    /// <summary>Rows <paramref name="first"/> .. first+count-1 of the first dimension of a floating-point tensor, as <see cref="Load(string, Scope, DType)"/> gives them.</summary>
+    /// <exception cref="ModelFormatException">No such tensor, or it is no F64, F32, BF16 or F16.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">The rows leave the tensor.</exception>
+    public Tensor LoadRows(string name, int first, int count, Scope scope, DType type)
+    {
+        SafeTensorsEntry entry = this[name];
+        if (entry.Shape.Rank == 0 || !entry.Type.TryToDType(out DType stored) || !stored.IsFloat())
+        {
+            throw Unreadable(name, "rows of F64, F32, BF16 or F16");
+        }
+        if (first < 0 || count < 0 || first > entry.Shape[0] - count)
+        {
+            throw new ArgumentOutOfRangeException(nameof(first), first, $"{count} rows leave tensor {ModelFormatException.Quote(name)} of {entry.Shape[0]}");
+        }
+        int[] sizes = [.. entry.Shape];
+        sizes[0] = count;
+        Tensor tensor = scope.New(Shape.Of(sizes), type), flat = tensor.Reshape([checked((int)tensor.Shape.Count)]);
+        long from = entry.Shape[0] == 0 ? 0 : entry.Shape.Count / entry.Shape[0] * first;
+        const int step = 1 << 20;
+        using Scope part = scope.Device.NewStore();
+        for (int done = 0; done < flat.Shape[0]; done += step)
+        {
+            int some = Math.Min(step, flat.Shape[0] - done);
+            ReadOnlySpan<byte> bytes = Bytes(name, (from + done) * stored.Size(), some * stored.Size());
+            Tensor to = flat.Slice(done, some);
+            if (stored == type)
+            {
+                to.SetRaw(bytes);
+                continue;
+            }
+            to.ConvertFrom(part.OfRaw([some], stored, bytes));
+            scope.Device.Synchronize();
+            part.Reset();
+        }
+        return tensor;
     }
 
     /// <inheritdoc/>

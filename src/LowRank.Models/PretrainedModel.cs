@@ -139,14 +139,21 @@ public abstract class PretrainedModel : Model
             }
             return Add(own.File, repetition.Before[place.File].Value);
         }
-        Tensor value = source!.Take(place.File, transposed ? [shape[1], shape[0]] : shape, matrix ? DType : DType.ForParameters(), init ?? Init.Normal(initializerRange), staging!);
+        (DType type, bool packed) = (matrix ? DType : DType.ForParameters(), matrix && pack);
+        init ??= Init.Normal(initializerRange);
+        Tensor value;
         if (transposed)
         {
             transposedInFile.Add(place.File);
-            value = Turned(value, staging!);
+            value = Turned(source!.Take(place.File, [shape[1], shape[0]], type, init, staging!), packed ? staging! : Store);
+            value = packed ? Packing.Pack(value, Store) : value;
+            staging!.Reset();
         }
-        Parameter parameter = Add(place.File, matrix && pack ? Packing.Pack(value, Store) : value.CopyTo(Store));
-        staging!.Reset();
+        else
+        {
+            value = packed ? source!.Pack(place.File, shape, type, init, Store) : source!.Take(place.File, shape, type, init, Store);
+        }
+        Parameter parameter = Add(place.File, value);
         paths.Add(place.File, place.Path);
         return parameter;
     }

@@ -12,6 +12,10 @@ internal abstract class WeightSource
     /// <exception cref="ModelFormatException">A file lacks it or has another shape.</exception>
     public abstract Tensor Take(string name, Shape shape, DType type, Init init, Scope scope);
 
+    /// <summary>As <see cref="Take"/>, a matrix packed for the device's products.</summary>
+    /// <exception cref="ModelFormatException">As there.</exception>
+    public abstract Tensor Pack(string name, Shape shape, DType type, Init init, Scope scope);
+
     /// <summary>Checks that nothing was left over.</summary>
     /// <exception cref="ModelFormatException">A file holds tensors that the model does not have.</exception>
     public abstract void Finish();
@@ -23,6 +27,12 @@ internal sealed class RandomWeights(Rng rng) : WeightSource
     public override bool Has(string name) => true;
 
     public override Tensor Take(string name, Shape shape, DType type, Init init, Scope scope) => init.Make(scope, rng.Fork(name), shape, type);
+
+    public override Tensor Pack(string name, Shape shape, DType type, Init init, Scope scope)
+    {
+        using Scope rows = scope.Device.NewStore();
+        return Packing.Pack(Take(name, shape, type, init, rows), scope);
+    }
 
     public override void Finish()
     {
@@ -46,21 +56,25 @@ internal sealed class FileWeights(TensorSource file, WeightSource random) : Weig
 
     public override bool Has(string name) => file.Contains(FileNames.Find(file, name));
 
-    public override Tensor Take(string name, Shape shape, DType type, Init init, Scope scope)
+    public override Tensor Take(string name, Shape shape, DType type, Init init, Scope scope) =>
+        Found(name, shape) is { } found ? file.Load(found, scope, type) : random.Take(name, shape, type, init, scope);
+
+    public override Tensor Pack(string name, Shape shape, DType type, Init init, Scope scope) =>
+        Found(name, shape) is { } found ? Packing.Pack(scope.Device, shape, type, (first, count, to) => file.LoadRows(found, first, count, to, type), scope) : random.Pack(name, shape, type, init, scope);
+
+    /// <summary>The name in the file, checked; null where the weight is drawn.</summary>
+    private string? Found(string name, Shape shape)
     {
         if (renewed.Contains(name))
         {
             taken.Add(name);
-            return random.Take(name, shape, type, init, scope);
+            return null;
         }
         string found = FileNames.Find(file, name);
         taken.Add(found);
         SafeTensorsEntry entry = file[found];
-        if (!entry.Dimensions.SequenceEqual(shape.Select(d => (long)d)))
-        {
-            throw new ModelFormatException($"{file.Name}: tensor '{found}' is {entry}, want {shape} as config.json says") { File = file.Name, Key = found };
-        }
-        return file.Load(found, scope, type);
+        return entry.Dimensions.SequenceEqual(shape.Select(d => (long)d)) ? found
+            : throw new ModelFormatException($"{file.Name}: tensor '{found}' is {entry}, want {shape} as config.json says") { File = file.Name, Key = found };
     }
 
     public override void Finish()
