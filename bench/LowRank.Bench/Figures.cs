@@ -35,11 +35,18 @@ public static class Figures
         string[] words = File.ReadAllText(Path.Combine(BaseModel.TextFolder, "held-out.txt")).Split(' ');
         var rng = new Rng(1);
         string text = string.Join(' ', Enumerable.Range(0, 400_000).Select(i => rng.Below(50) == 0 ? $"{words[rng.Below(words.Length)]}{i}" : words[rng.Below(words.Length)]));
+        string line = text.ReplaceLineEndings(" ");
         foreach (string name in (string[])["bert_uncased", "llama3_bpe"])
         {
             Tokenizer tokenizer = Tokenizer.Load(Testing.Golden.Find($"tokenizers/{name}")!);
             double ms = Median(5, () => tokenizer.Encode(text));
             yield return new($"tokenising, tokenizer {name} of the goldens, one core, median of 5", text.Length / 1e3 / ms, "MB/s");
+        }
+        foreach (string name in (string[])["bert_uncased", "llama3_bpe", "llama2_bpe", "unigram_charsmap"])
+        {
+            Tokenizer tokenizer = Tokenizer.Load(Testing.Golden.Find($"tokenizers/{name}")!);
+            double ms = Median(5, () => tokenizer.Encode(line));
+            yield return new($"the same text in one line, tokenizer {name}, one core, median of 5", line.Length / 1e3 / ms, "MB/s");
         }
     }
 

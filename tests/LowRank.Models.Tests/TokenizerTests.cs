@@ -30,12 +30,30 @@ public sealed class TokenizerTests : IDisposable
         }
     }
 
-    [Fact]
-    public void A_line_of_ten_megabytes_is_encoded_and_comes_back()
+    // WordPiece, byte-level BPE, BPE that no pre-tokenizer cuts, Unigram
+    [Theory, InlineData("bert_uncased"), InlineData("llama3_bpe"), InlineData("llama2_bpe"), InlineData("unigram_charsmap")]
+    public void A_line_of_ten_megabytes_is_the_same_line_again_and_again(string name)
     {
-        Tokenizer tokenizer = Load("llama3_bpe");
-        string text = new StringBuilder().Insert(0, "It was 1984, o'clock; naïve ☃ 🙂 ", (10 << 20) / 40).ToString();
-        Assert.Equal(text, tokenizer.Decode(tokenizer.Encode(text).Ids));
+        const string line = "It was 1984, o'clock; naïve ☃ 🙂 in the afternoon.";
+        Tokenizer tokenizer = Load(name);
+        int times = (10 << 20) / Encoding.UTF8.GetByteCount(line);
+        int[] one = Ids(line + " " + line)[Ids(line).Length..], all = Ids(string.Join(' ', Enumerable.Repeat(line, times)));
+        Assert.Equal(Ids(line), all[..Ids(line).Length]);
+        Assert.Equal(Ids(line).Length + ((times - 1) * one.Length), all.Length);
+        Assert.All(all[Ids(line).Length..].Chunk(one.Length), part => Assert.Equal(one, part));
+
+        int[] Ids(string text) => tokenizer.Encode(text, special: false).Ids.ToArray();
+    }
+
+    [Theory, InlineData("bert_uncased"), InlineData("llama3_bpe"), InlineData("llama2_bpe"), InlineData("unigram_charsmap")]
+    public void A_long_line_without_spaces_is_encoded(string name)
+    {
+        Tokenizer tokenizer = Load(name);
+        var rng = new Rng(7);
+        string text = new([.. Enumerable.Range(0, 1 << 20).Select(_ => (char)('a' + rng.Below(26)))]);
+        TokenEncoding got = tokenizer.Encode(text, special: false);
+        Assert.Equal(text.Length, got.Tokens[^1].End);
+        Assert.Equal(got.Tokens.Skip(1).Select(t => t.Start), got.Tokens.SkipLast(1).Select(t => t.End));
     }
 
     [Theory, MemberData(nameof(Names))]

@@ -1,6 +1,3 @@
-using System.Runtime.InteropServices;
-using System.Text;
-
 namespace LowRank.Models.Tokenizers;
 
 /// <summary>A piece of a word: its id and how many letters of the word it takes; the letters of pieces may overlap where a letter is cut into bytes.</summary>
@@ -9,8 +6,7 @@ internal readonly record struct Piece(int Id, int Start, int End);
 /// <summary>The model of tokenizer.json: turns the letters of one piece of text into ids.</summary>
 internal abstract class WordModel
 {
-    private const int MostKept = 1 << 16, LongestKept = 64;
-    private readonly Dictionary<string, Piece[]> kept = new(StringComparer.Ordinal);
+    private readonly PieceMemo kept = new();
 
     protected WordModel(Dictionary<string, int> vocabulary)
     {
@@ -42,27 +38,7 @@ internal abstract class WordModel
     public Piece[] Encode(AlignedText text)
     {
         string word = text.ToString();
-        if (word.Length > LongestKept)
-        {
-            return Cut(word, text.Count);
-        }
-        lock (kept)
-        {
-            if (kept.TryGetValue(word, out Piece[]? found))
-            {
-                return found;
-            }
-        }
-        Piece[] pieces = Cut(word, text.Count);
-        lock (kept)
-        {
-            if (kept.Count >= MostKept)
-            {
-                kept.Clear();
-            }
-            kept[word] = pieces;
-        }
-        return pieces;
+        return word.Length > PieceMemo.Longest ? Cut(word, text.Count) : kept.Of(word, w => Cut(w.ToString(), text.Count));
     }
 
     /// <summary>A piece as the vocabulary spells it.</summary>
@@ -101,12 +77,13 @@ internal abstract class WordModel
 internal sealed class WordPieceModel : WordModel
 {
     private readonly string prefix;
-    private readonly int longest, unknown;
+    private readonly int longest, unknown, longestToken;
 
     public WordPieceModel(JsonPart part) : base(ReadVocabulary(part.At("vocab")))
     {
         prefix = part.Text("continuing_subword_prefix", "##");
         longest = part.Number("max_input_chars_per_word", 100);
+        longestToken = Vocabulary.Keys.Select(k => k.Length).DefaultIfEmpty().Max();
         unknown = Vocabulary.TryGetValue(part.Text("unk_token", "[UNK]"), out int id) ? id : throw part.At("unk_token").Wrong("a token of the vocabulary");
     }
 
@@ -123,7 +100,7 @@ internal sealed class WordPieceModel : WordModel
             {
                 return [new(unknown, 0, letters)];
             }
-            int end = letters, id = -1;
+            int end = Math.Min(letters, start + longestToken), id = -1;     // a letter is one unit of UTF-16 at least
             for (; end > start; end--)
             {
                 ReadOnlySpan<char> part = word.AsSpan(units[start], units[end] - units[start]);
@@ -145,239 +122,5 @@ internal sealed class WordPieceModel : WordModel
             start = end;
         }
         return [.. pieces];
-    }
-}
-
-/// <summary>Byte pair encoding (arXiv 1508.07909): the pair with the lowest rank merges first, the leftmost of equals, until none is left.</summary>
-internal sealed class BpeModel : WordModel
-{
-    private readonly Dictionary<(int, int), (int Rank, int Id)> merges = [];
-    private readonly int? unknown;
-    private readonly bool fuse, fallback, wholeFirst;
-    private readonly string continuing, ending;
-
-    public BpeModel(JsonPart part) : base(ReadVocabulary(part.At("vocab")))
-    {
-        fuse = part.Flag("fuse_unk");
-        fallback = part.Flag("byte_fallback");
-        wholeFirst = part.Flag("ignore_merges");
-        continuing = part.Text("continuing_subword_prefix", "");
-        ending = part.Text("end_of_word_suffix", "");
-        unknown = part.At("unk_token").IsNull ? null : Id(part.Text("unk_token"), part.At("unk_token"));
-        int rank = 0;
-        foreach (JsonPart merge in part.At("merges").Items())
-        {
-            // ["a", "b"], or "a b" in older files
-            string[] pair = merge.Json.ValueKind == System.Text.Json.JsonValueKind.Array ? [.. merge.Items().Select(i => i.Text())] : merge.Text().Split(' ');
-            if (pair.Length != 2)
-            {
-                throw merge.Wrong("two tokens");
-            }
-            string joined = pair[0] + (continuing.Length > 0 && pair[1].StartsWith(continuing, StringComparison.Ordinal) ? pair[1][continuing.Length..] : pair[1]);
-            merges[(Id(pair[0], merge), Id(pair[1], merge))] = (rank++, Id(joined, merge));
-        }
-    }
-
-    protected override Piece[] Cut(string word, int letters)
-    {
-        if (wholeFirst && Vocabulary.TryGetValue(word, out int whole))
-        {
-            return [new(whole, 0, letters)];
-        }
-        List<Piece> pieces = Letters(word, Units(word, letters), letters);
-        var next = new int[pieces.Count];
-        var previous = new int[pieces.Count];
-        var queue = new PriorityQueue<(int Left, int Right, int Id), (int Rank, int Left)>();
-        for (int i = 0; i < next.Length; i++)
-        {
-            (previous[i], next[i]) = (i - 1, i + 1 < next.Length ? i + 1 : -1);
-        }
-        Span<Piece> all = CollectionsMarshal.AsSpan(pieces);
-        for (int i = 0; i + 1 < all.Length; i++)
-        {
-            Offer(all, i, i + 1);
-        }
-        while (queue.TryDequeue(out (int Left, int Right, int Id) merge, out (int Rank, int Left) at))
-        {
-            (int left, int right, _) = merge;
-            // Either side may have become something else since.
-            if (all[left].Id < 0 || next[left] != right || !merges.TryGetValue((all[left].Id, all[right].Id), out var now) || now.Rank != at.Rank)
-            {
-                continue;
-            }
-            all[left] = new(now.Id, all[left].Start, all[right].End);
-            all[right] = all[right] with { Id = -1 };
-            next[left] = next[right];
-            if (next[right] >= 0)
-            {
-                previous[next[right]] = left;
-                Offer(all, left, next[left]);
-            }
-            if (previous[left] >= 0)
-            {
-                Offer(all, previous[left], left);
-            }
-        }
-        pieces.RemoveAll(p => p.Id < 0);
-        return [.. pieces];
-
-        void Offer(Span<Piece> of, int left, int right)
-        {
-            if (merges.TryGetValue((of[left].Id, of[right].Id), out var merge))
-            {
-                queue.Enqueue((left, right, merge.Id), (merge.Rank, left));
-            }
-        }
-    }
-
-    private List<Piece> Letters(string word, int[] units, int letters)
-    {
-        var lookup = Vocabulary.GetAlternateLookup<ReadOnlySpan<char>>();
-        var pieces = new List<Piece>(letters);
-        Span<byte> utf8 = stackalloc byte[4];
-        bool afterUnknown = false;
-        for (int i = 0; i < letters; i++)
-        {
-            ReadOnlySpan<char> letter = word.AsSpan(units[i], units[i + 1] - units[i]);
-            bool marked = (continuing.Length > 0 && i > 0) || (ending.Length > 0 && i == letters - 1);
-            if (marked ? Vocabulary.TryGetValue((i > 0 ? continuing : "") + letter.ToString() + (i == letters - 1 ? ending : ""), out int id) : lookup.TryGetValue(letter, out id))
-            {
-                pieces.Add(new(id, i, i + 1));
-                afterUnknown = false;
-                continue;
-            }
-            int count = Encoding.UTF8.GetBytes(letter, utf8);
-            if (fallback && Bytes(utf8[..count]) is { } ids)
-            {
-                pieces.AddRange(ids.Select(b => new Piece(b, i, i + 1)));
-                afterUnknown = false;
-            }
-            else if (unknown is { } unk)
-            {
-                if (fuse && afterUnknown)
-                {
-                    pieces[^1] = pieces[^1] with { End = i + 1 };
-                }
-                else
-                {
-                    pieces.Add(new(unk, i, i + 1));
-                }
-                afterUnknown = true;
-            }
-        }
-        return pieces;
-    }
-
-    private int[]? Bytes(ReadOnlySpan<byte> utf8)
-    {
-        var ids = new int[utf8.Length];
-        for (int i = 0; i < ids.Length; i++)
-        {
-            if (!Vocabulary.TryGetValue($"<0x{utf8[i]:X2}>", out ids[i]))
-            {
-                return null;
-            }
-        }
-        return ids;
-    }
-
-    private int Id(string token, JsonPart part) => Vocabulary.TryGetValue(token, out int id) ? id : throw part.Wrong($"tokens of the vocabulary, which lacks {token}");
-}
-
-/// <summary>Unigram (arXiv 1804.10959): of all ways to cut a text the one whose tokens have the largest sum of scores.</summary>
-internal sealed class UnigramModel : WordModel
-{
-    private const double Penalty = 10;
-    private readonly double[] scores;
-    private readonly int unknown, longest;
-    private readonly double unknownScore;
-    private readonly bool fallback;
-
-    public UnigramModel(JsonPart part) : base(Read(part.At("vocab"), out double[] scores))
-    {
-        this.scores = scores;
-        unknown = part.Number("unk_id", -1);
-        fallback = part.Flag("byte_fallback");
-        if (unknown >= scores.Length || scores.Length == 0)
-        {
-            throw part.At("unk_id").Wrong("an id of the vocabulary");
-        }
-        unknownScore = scores.Min() - Penalty;
-        longest = Vocabulary.Keys.Max(k => k.Length);
-    }
-
-    protected override Piece[] Cut(string word, int letters)
-    {
-        int[] units = Units(word, letters);
-        var lookup = Vocabulary.GetAlternateLookup<ReadOnlySpan<char>>();
-        var best = new (double Score, int From, int Id)[letters + 1];
-        Array.Fill(best, (0, -1, -1));
-        for (int start = 0; start < letters; start++)
-        {
-            bool single = false;
-            for (int end = start + 1; end <= letters && units[end] - units[start] <= longest; end++)
-            {
-                if (lookup.TryGetValue(word.AsSpan(units[start], units[end] - units[start]), out int id) && scores.Length > id)
-                {
-                    Take(ref best[end], best[start].Score + scores[id], start, id);
-                    single |= end == start + 1;
-                }
-            }
-            if (!single)
-            {
-                Take(ref best[start + 1], best[start].Score + unknownScore, start, unknown);
-            }
-        }
-        List<Piece> pieces = [];
-        for (int end = letters; end > 0; end = best[end].From)
-        {
-            Piece piece = new(best[end].Id, best[end].From, end);
-            if (piece.Id == unknown && pieces.Count > 0 && pieces[^1].Id == unknown)
-            {
-                pieces[^1] = piece with { End = pieces[^1].End };
-            }
-            else
-            {
-                pieces.Add(piece);
-            }
-        }
-        pieces.Reverse();
-        return fallback ? [.. pieces.SelectMany(p => p.Id == unknown && Bytes(word.AsSpan(units[p.Start], units[p.End] - units[p.Start])) is { } ids ? ids.Select(id => p with { Id = id }) : [p])] : [.. pieces];
-    }
-
-    /// <summary>An unknown stretch is spelled as it stands in the text.</summary>
-    public override string Text(Piece piece, AlignedText of) => piece.Id == unknown ? of.Text(piece.Start, piece.End) : base.Text(piece, of);
-
-    private static void Take(ref (double Score, int From, int Id) place, double score, int from, int id)
-    {
-        if (place.From < 0 || score > place.Score)
-        {
-            place = (score, from, id);
-        }
-    }
-
-    private int[]? Bytes(ReadOnlySpan<char> text)
-    {
-        byte[] utf8 = Encoding.UTF8.GetBytes(text.ToString());
-        int[] ids = [.. utf8.Select(b => Vocabulary.GetValueOrDefault($"<0x{b:X2}>", -1))];
-        return ids.Contains(-1) ? null : ids;
-    }
-
-    private static Dictionary<string, int> Read(JsonPart part, out double[] scores)
-    {
-        var vocabulary = new Dictionary<string, int>(StringComparer.Ordinal);
-        List<double> read = [];
-        foreach (JsonPart entry in part.Items())
-        {
-            JsonPart[] pair = [.. entry.Items()];
-            if (pair.Length != 2 || !pair[1].Json.TryGetDouble(out double score))
-            {
-                throw entry.Wrong("a token and its score");
-            }
-            vocabulary.TryAdd(pair[0].Text(), read.Count);
-            read.Add(score);
-        }
-        scores = [.. read];
-        return vocabulary;
     }
 }
