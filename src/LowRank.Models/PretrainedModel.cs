@@ -16,15 +16,22 @@ public abstract class PretrainedModel : Model
         new Architecture[]
         {
             new(new ArchitectureFacts(VisionTransformerConfig.ModelTypeName, ["image classification", Bare], [], Generates: false) { Adapts = "linear, patches, norms" }, VisionTransformer.Load, null),
+            new(new ArchitectureFacts("deit", ["image classification", "with a teacher's head"], [Bare], Generates: false) { Adapts = "linear, patches, norms" }, Deit.Load, null),
+            new(new ArchitectureFacts("dinov2", ["image classification", Bare], [], Generates: false) { Adapts = "linear, patches, norms" }, Dinov2.Load, null),
             Clip("clip", ["texts and images compared"], [], "linear, embeddings, patches, norms"),
             Clip("clip_text_model", [Projected], [Bare], "linear, embeddings, norms"),
             Clip("clip_vision_model", [Projected], [Bare], "linear, patches, norms"),
+            new(new ArchitectureFacts("whisper", ["speech to text"], [], Generates: true) { Adapts = "linear, embeddings, convolutions, norms" }, Whisper.Load, null),
+            new(new ArchitectureFacts("t5", ["text to text", "encoder alone"], [], Generates: true) { Adapts = "linear, embeddings, norms" }, T5.Load, null),
             Text("bert", [Class, Masked, Bare], [], (c, d, o, s) => new Bert(c, d, o, s)),
             Text("roberta", [Class, Masked], [Bare], (c, d, o, s) => new Roberta(c, d, o, s)),
+            Text("electra", [Class], [Bare], (c, d, o, s) => new Electra(c, d, o, s)),
+            Text("deberta-v2", [Class, Masked], [Bare], (c, d, o, s) => new DebertaV2(c, d, o, s)),
             Text("distilbert", [Class], [Masked, Bare], (c, d, o, s) => new DistilBert(c, d, o, s)),
             Text("gpt2", [Next, Class], [Bare], (c, d, o, s) => new Gpt2(c, d, o, s)),
             Text("llama", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("mistral", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
+            Text("mixtral", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("qwen2", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("qwen3", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
             Text("phi3", [Next], [Class, Bare], (c, d, o, s) => new Llama(c, d, o, s)),
@@ -203,6 +210,17 @@ public abstract class PretrainedModel : Model
     {
         Aliases = place.File == place.Path ? [] : [place.File],
         Convolution = new Convolution { Stride = size },
+    });
+
+    /// <summary>Declares a convolution along one axis [outputs, inputs, size], size odd, whose edges are filled up with zeros.</summary>
+    internal Site Convolution1d(Place place, int outputs, int inputs, int size, int stride) => Add(new Site(
+        Here(place).Path,
+        SiteKind.Conv1d,
+        Weight(place.At("weight"), [outputs, inputs, size]),
+        Weight(place.At("bias"), [outputs], Init.Zeros))
+    {
+        Aliases = place.File == place.Path ? [] : [place.File],
+        Convolution = new Convolution { Stride = stride, Padding = size / 2 },
     });
 
     /// <summary>Drops the layers under <paramref name="layers"/> and has layer order[i] declared again as number i, for each i: with parameters and sites of

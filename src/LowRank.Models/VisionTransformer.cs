@@ -7,7 +7,7 @@ namespace LowRank.Models;
 
 /// <summary>Vision transformer (arXiv 2010.11929) as Hugging Face's ViTForImageClassification and ViTModel lay it out: patches, class token, positions,
 /// pre-norm layers, final norm, then a classifier on the class token, or a pooler.</summary>
-public sealed class VisionTransformer : PretrainedModel
+public sealed class VisionTransformer : VisionModel
 {
     private const string Head = "classifier", Pooler = "pooler.dense";
     private static readonly AttentionContext AllSeen = new(Mask: null);
@@ -108,10 +108,8 @@ public sealed class VisionTransformer : PretrainedModel
         return Output(norm.Forward(embedding.ClassTokens(hidden)));
     }
 
-    /// <summary>Images → every hidden state [batch, tokens, d]: the embeddings, then each layer's output before the final norm; <paramref name="last"/> is
-    /// the last of them after it, <paramref name="output"/> as <see cref="Forward"/> gives it.</summary>
-    /// <exception cref="ShapeException">As for <see cref="Forward"/>.</exception>
-    public IReadOnlyList<Tensor> HiddenStates(Tensor input, out Tensor last, out Tensor output)
+    /// <inheritdoc/>
+    public override IReadOnlyList<Tensor> HiddenStates(Tensor input, out Tensor last, out Tensor output)
     {
         List<Tensor> hidden = [embedding.Forward(input)];
         foreach (TransformerLayer layer in layers)

@@ -15,6 +15,14 @@ internal static class TextGolden
         {
             results.Add($"hidden.{i}", y.Hidden[i]);
         }
+        for (int i = 0; i < y.Routers.Count; i++)
+        {
+            results.Add($"router.{i}", y.Routers[i]);
+        }
+        if (y.Balance is { } balance)
+        {
+            results.Add("aux_loss", balance);
+        }
         if (y.Pooled is { } pooled)
         {
             results.Add("pooler_output", pooled);

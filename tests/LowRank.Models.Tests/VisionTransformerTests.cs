@@ -98,7 +98,7 @@ public sealed class VisionTransformerTests : IDisposable
     [InlineData("layer_norm_eps", "0", "layer_norm_eps is 0, want a positive number")]
     [InlineData("hidden_act", "\"swoosh\"", "hidden_act is 'swoosh', want one of gelu")]
     [InlineData("id2label", "{}", "id2label is empty, want at least one class")]
-    [InlineData("model_type", "\"resnet\"", "model_type is 'resnet', want one of bert, clip, clip_text_model, clip_vision_model, distilbert, gemma2, gemma3_text, gpt2, gpt_neox, llama, mistral, opt, phi3, qwen2, qwen3, roberta, vit")]
+    [InlineData("model_type", "\"resnet\"", "model_type is 'resnet', want one of bert, clip, clip_text_model, clip_vision_model, deberta-v2, deit, dinov2, distilbert, electra, gemma2, gemma3_text, gpt2, gpt_neox, llama, mistral, mixtral, opt, phi3, qwen2, qwen3, roberta, t5, vit, whisper")]
     [InlineData("model_type", "4", "no string model_type")]
     [InlineData("hidden_size", "\"big\"", "config.json")]
     public void A_config_that_contradicts_itself_or_the_weights_is_named(string key, string value, string message)

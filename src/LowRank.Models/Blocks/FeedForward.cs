@@ -2,9 +2,15 @@ using LowRank.Adapters;
 
 namespace LowRank.Models.Blocks;
 
+/// <summary>The feed-forward of a layer: x [..., d] → the same shape.</summary>
+internal interface ILayerMlp
+{
+    Tensor Forward(Tensor x, AttentionContext context);
+}
+
 /// <summary>Two linear layers with an activation between: x [..., d] → [..., d] through [..., inner]; with a gate, activation(gate x) ⊙ (up x) between. A fused
 /// up projection holds gate and up in this order.</summary>
-internal sealed class FeedForward
+internal sealed class FeedForward : ILayerMlp
 {
     private readonly Site up, down;
     private readonly Site? gate;
@@ -20,7 +26,7 @@ internal sealed class FeedForward
         this.activation = activation;
     }
 
-    public Tensor Forward(Tensor x) => down.Forward(Inner(x));
+    public Tensor Forward(Tensor x, AttentionContext context) => down.Forward(Inner(x));
 
     private Tensor Inner(Tensor x)
     {

@@ -11,6 +11,9 @@ internal sealed record AttentionShape(int Width, int Heads, bool Bias, bool Caus
     /// <summary>Heads of keys and values.</summary>
     public int KvHeads { get; init; } = Heads;
 
+    /// <summary>Bias of the keys' projection.</summary>
+    public bool KeyBias { get; init; } = Bias;
+
     /// <summary>Bias of the output projection.</summary>
     public bool OutputBias { get; init; } = true;
 
@@ -51,8 +54,14 @@ internal sealed record AttentionNames(Place Query, Place Key, Place Value, Place
     public Place KeyNorm { get; init; }
 }
 
+/// <summary>The attention of a layer: x [batch, tokens, d] → the same shape.</summary>
+internal interface ILayerAttention
+{
+    Tensor Forward(Tensor x, AttentionContext context);
+}
+
 /// <summary>Multi-head self-attention: x [batch, tokens, d] → the same shape, y = concat_h softmax(q_h·k_hᵀ/√dim) v_h · W_oᵀ + b_o.</summary>
-internal sealed class SelfAttention
+internal sealed class SelfAttention : ILayerAttention
 {
     private readonly AttentionShape shape;
     private readonly Site? query, key, value, fused;
@@ -77,7 +86,7 @@ internal sealed class SelfAttention
         else
         {
             query = model.Linear(names.Query, wide, shape.Width, shape.Bias);
-            key = model.Linear(names.Key, narrow, shape.Width, shape.Bias);
+            key = model.Linear(names.Key, narrow, shape.Width, shape.KeyBias);
             value = model.Linear(names.Value, narrow, shape.Width, shape.Bias);
         }
         output = model.Linear(names.Output, shape.Width, wide, shape.OutputBias, transposed: transposed);
@@ -113,12 +122,16 @@ internal sealed class SelfAttention
         }
         if (context.Cache is not { } cache)
         {
-            return output.Forward(op.Apply(q, k, v, context.Mask));
+            return output.Forward(op.Apply(q, k, v, context.Mask, context.Bias));
         }
         (Tensor keys, Tensor values, Tensor? mask) = cache.Append(this, k, v, shape.Window);
         // The first pass is an ordinary one; after it the mask says what a single query sees.
         return output.Forward(cache.IsFirst ? op.Apply(q, k, v, context.Mask) : (op with { Causal = false, Window = 0 }).Apply(q, keys, values, mask));
     }
+
+    /// <summary>Attention of x to another sequence: queries of x [batch, tokens, d], keys and values of what the context remembers [batch, other tokens, d].</summary>
+    public Tensor Across(Tensor x, AttentionContext context) =>
+        output.Forward(op.Apply(query!.Forward(x), key!.Forward(context.Memory!), value!.Forward(context.Memory!), context.MemoryMask));
 
     // The i-th of the three vectors that each head has in a row of `all`
     private Tensor OfHeads(Tensor all, int i)
@@ -143,4 +156,20 @@ internal sealed class SelfAttention
 /// <param name="Positions">I32 [batch, tokens]; null where nothing asks for them.</param>
 /// <param name="PositionCount">All positions are below it.</param>
 /// <param name="Cache">Keys and values of the tokens before.</param>
-internal sealed record AttentionContext(Tensor? Mask, Tensor? Positions = null, int PositionCount = 0, KeyValueCache? Cache = null);
+internal sealed record AttentionContext(Tensor? Mask, Tensor? Positions = null, int PositionCount = 0, KeyValueCache? Cache = null)
+{
+    /// <summary>Added to the scores of every layer [heads, queries, keys]; null: nothing.</summary>
+    public Tensor? Bias { get; init; }
+
+    /// <summary>What the routers of the layers passed so far decided.</summary>
+    public List<Routing> Routings { get; } = [];
+
+    /// <summary>Tables and places of relative positions that depend on the content; null: none.</summary>
+    public RelativePlaces? Relative { get; init; }
+
+    /// <summary>What an encoder made [batch, other tokens, d], for layers that look at it.</summary>
+    public Tensor? Memory { get; init; }
+
+    /// <summary>U8 [batch, other tokens], as <see cref="Mask"/>.</summary>
+    public Tensor? MemoryMask { get; init; }
+}

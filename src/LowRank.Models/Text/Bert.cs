@@ -8,13 +8,13 @@ public class Bert : TextModel
 {
     private readonly Site words, positions, types;
     private readonly Norm norm;
-    private readonly Site? pooler, classifier, outputDense;
+    private readonly Site? project, pooler, classifier, outputDense;
     private readonly MaskedWordsHead? maskedWords;
 
     internal Bert(ModelConfig config, Device device, LoadOptions options, WeightSource source)
         : base(config, device, options, source)
     {
-        int d = config.Count("hidden_size"), heads = config.Count("num_attention_heads");
+        int d = config.Count("hidden_size"), heads = config.Count("num_attention_heads"), width = EmbeddingWidth(config, d);
         if (d % heads != 0)
         {
             throw config.Wrong("num_attention_heads", heads, $"a divisor of hidden_size {d}");
@@ -22,10 +22,11 @@ public class Bert : TextModel
         var epsilon = new LayerNorm(config.Number("layer_norm_eps", 1e-12));
         Op activation = Activation.Of(config.Text("hidden_act", "gelu"), "hidden_act");
         Place trunk = Trunk(Prefix), embeddings = trunk.At("embeddings");
-        words = Embedding(embeddings.At("word_embeddings"), Vocabulary, d);
-        positions = Embedding(embeddings.At("position_embeddings"), config.Count("max_position_embeddings"), d);
-        types = Embedding(embeddings.At("token_type_embeddings"), config.Count("type_vocab_size", 2), d);
-        norm = new Norm(this, embeddings.At("LayerNorm"), d, epsilon);
+        words = Embedding(embeddings.At("word_embeddings"), Vocabulary, width);
+        positions = Embedding(embeddings.At("position_embeddings"), config.Count("max_position_embeddings"), width);
+        types = Embedding(embeddings.At("token_type_embeddings"), config.Count("type_vocab_size", 2), width);
+        norm = new Norm(this, embeddings.At("LayerNorm"), width, epsilon);
+        project = width == d ? null : Linear(trunk.At("embeddings_project"), d, width, bias: true);
         Stack(trunk.At("encoder.layer"), "num_hidden_layers", missing: null, (layer, _) =>
         {
             Place self = layer.At("attention.self");
@@ -66,6 +67,8 @@ public class Bert : TextModel
 
     private protected virtual bool HasPooler => true;
 
+    private protected virtual Op HeadActivation => new Tanh();
+
     private protected virtual string LanguageHead => "cls.predictions";
 
     private protected virtual string LanguageDense => "transform.dense";
@@ -76,15 +79,18 @@ public class Bert : TextModel
     {
         Tensor kinds = Device.Current!.Of([batch.Rows, batch.Tokens], batch.Types ?? new int[batch.Ids.Length]);
         Tensor sum = new Add().Apply(words.Forward(ids), types.Forward(kinds));
-        return norm.Forward(new Add().Apply(sum, this.positions.Forward(positions)));
+        sum = norm.Forward(new Add().Apply(sum, this.positions.Forward(positions)));
+        return project is null ? sum : project.Forward(sum.DType == DType ? sum : new Cast(DType).Apply(sum));
     }
 
     private protected override Tensor? Pool(Tensor last) => pooler is null ? null : new Tanh().Apply(pooler.Forward(FirstTokens(last)));
 
     private protected override Tensor ClassLogits(Tensor last, Tensor? pooled, TextBatch batch) =>
-        classifier!.Forward(outputDense is null ? pooled ?? FirstTokens(last) : new Tanh().Apply(outputDense.Forward(FirstTokens(last))));
+        classifier!.Forward(outputDense is null ? pooled ?? FirstTokens(last) : HeadActivation.Apply(outputDense.Forward(FirstTokens(last))));
 
     private protected override Tensor LanguageLogits(Tensor hidden) => maskedWords!.Forward(hidden);
+
+    private protected virtual int EmbeddingWidth(ModelConfig config, int d) => d;
 }
 
 /// <summary>RoBERTa (arXiv 1907.11692): BERT whose positions count the tokens that are no padding from the padding id on, with heads of its own.</summary>

@@ -5,10 +5,10 @@ namespace LowRank.Models;
 
 /// <summary>Llama (arXiv 2302.13971) and the models that differ from it in a few switches: Mistral (every layer windowed), Qwen2 (biases on queries, keys and
 /// values; windows from a layer on), Qwen3 (heads of queries and keys normed), Phi-3 (one projection for queries, keys and values, one for gate and up; every layer
-/// windowed). Rotary positions, grouped heads, gated feed-forward, RMSNorm before each sub-layer.</summary>
+/// windowed), Mixtral (a mixture of feed-forwards). Rotary positions, grouped heads, gated feed-forward, RMSNorm before each sub-layer.</summary>
 public sealed class Llama : TextModel
 {
-    private static readonly Dictionary<string, string> ClassPrefixes = new(StringComparer.Ordinal) { ["llama"] = "Llama", ["mistral"] = "Mistral", ["qwen2"] = "Qwen2", ["qwen3"] = "Qwen3", ["phi3"] = "Phi3" };
+    private static readonly Dictionary<string, string> ClassPrefixes = new(StringComparer.Ordinal) { ["llama"] = "Llama", ["mistral"] = "Mistral", ["qwen2"] = "Qwen2", ["qwen3"] = "Qwen3", ["phi3"] = "Phi3", ["mixtral"] = "Mixtral" };
     private readonly Site words;
 
     internal Llama(ModelConfig config, Device device, LoadOptions options, WeightSource source)
@@ -25,7 +25,7 @@ public sealed class Llama : TextModel
             throw config.Wrong("num_attention_heads", heads, $"a divisor of hidden_size {d}");
         }
         int headDim = config.Count("head_dim", d / heads);
-        bool bias = kind is not ("mistral" or "phi3") && config.Flag("attention_bias", false);
+        bool bias = kind is not ("mistral" or "phi3" or "mixtral") && config.Flag("attention_bias", false);
         var epsilon = new RmsNorm(config.Number("rms_norm_eps", 1e-6));
         Op activation = Activation.Gated(config.Text("hidden_act", "silu"), "hidden_act");
         bool fused = kind == "phi3";
@@ -49,7 +49,7 @@ public sealed class Llama : TextModel
                         HeadNorm = kind == "qwen3" ? epsilon.Epsilon : null,
                     }),
                 new Norm(this, layer.At("input_layernorm"), d, epsilon),
-                new FeedForward(
+                kind == "mixtral" ? Experts(layer.At("block_sparse_moe"), d, activation) : new FeedForward(
                     this,
                     mlp.At(fused ? "gate_up_proj" : "up_proj"),
                     mlp.At("down_proj"),
@@ -72,11 +72,18 @@ public sealed class Llama : TextModel
 
     private protected override Tensor Embed(Tensor ids, Tensor positions, TextBatch batch) => words.Forward(ids);
 
+    private MixtureOfExperts Experts(Place place, int d, Op activation)
+    {
+        int count = Config.Count("num_local_experts", 8), active = Config.Count("num_experts_per_tok", 2);
+        return active <= count ? new(this, place, d, Config.Count("intermediate_size"), count, active, activation)
+            : throw Config.Wrong("num_experts_per_tok", active, $"at most num_local_experts {count}");
+    }
+
     private static int Window(ModelConfig config, int layer)
     {
         bool windowed = config.ModelType switch
         {
-            "mistral" or "phi3" => true,
+            "mistral" or "phi3" or "mixtral" => true,
             "qwen2" or "qwen3" => config.Texts("layer_types") is { } kinds ? kinds.ElementAtOrDefault(layer) == "sliding_attention"
                 : config.Flag("use_sliding_window", false) && layer >= config.Count("max_window_layers", 28, least: 0),
             _ => false,

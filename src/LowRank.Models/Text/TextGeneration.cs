@@ -80,13 +80,20 @@ public static class TextGeneration
         return [.. made.Select(m => m.ToArray())];
     }
 
-    private static int Choose(ReadOnlySpan<float> logits, GenerationOptions options, Rng rng)
+    /// <summary>The first of the largest logits.</summary>
+    internal static int Best(ReadOnlySpan<float> logits)
     {
         int best = 0;
         for (int i = 1; i < logits.Length; i++)
         {
             best = logits[i] > logits[best] ? i : best;
         }
+        return best;
+    }
+
+    private static int Choose(ReadOnlySpan<float> logits, GenerationOptions options, Rng rng)
+    {
+        int best = Best(logits);
         if (options.Temperature == 0)
         {
             return best;

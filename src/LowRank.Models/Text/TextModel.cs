@@ -126,9 +126,13 @@ public abstract class TextModel : PretrainedModel
     /// <exception cref="ShapeException">An id or position is out of range.</exception>
     public TextOutput Forward(TextBatch batch, bool keepHidden = false)
     {
-        (Tensor last, List<Tensor> hidden) = Run(batch, null, keepHidden);
+        (Tensor last, List<Tensor> hidden, List<Routing> routings) = Run(batch, null, keepHidden);
         Tensor? pooled = Pool(last);
-        return new TextOutput(last, pooled, LogitsOf(last, pooled, batch), hidden);
+        return new TextOutput(last, pooled, LogitsOf(last, pooled, batch), hidden)
+        {
+            Routers = [.. routings.Select(r => r.Logits)],
+            Balance = routings.Count > 0 ? MixtureOfExperts.Balance(routings, batch) : null,
+        };
     }
 
     /// <summary>The last hidden state [rows, tokens, d] alone.</summary>
@@ -136,7 +140,8 @@ public abstract class TextModel : PretrainedModel
     public Tensor Hidden(TextBatch batch) => Run(batch, null, keepHidden: false).Last;
 
     /// <summary>Mean cross-entropy, as <see cref="CrossEntropy"/> has it, of a decoder's next words over those asked for → [1]. A head without an adapter
-    /// makes its logits a slab at a time, so that they are never whole in memory.</summary>
+    /// makes its logits a slab at a time, so that they are never whole in memory. A mixture of experts whose config says output_router_logits adds
+    /// router_aux_loss_coef times the imbalance of its routers.</summary>
     /// <param name="batch">Texts.</param>
     /// <param name="targets">What follows each token, [rows, tokens]; -100 where nothing is asked.</param>
     /// <param name="smoothing">Share of the target that all words have.</param>
@@ -145,29 +150,33 @@ public abstract class TextModel : PretrainedModel
     public Tensor NextWordLoss(TextBatch batch, ReadOnlySpan<int> targets, double smoothing = 0)
     {
         RequireLanguageHead("NextWordLoss");
-        Tensor last = Hidden(batch), ids = Device.Current!.Of([targets.Length], targets);
-        return !head!.IsAdapted
+        (Tensor last, _, List<Routing> routings) = Run(batch, null, keepHidden: false);
+        Tensor ids = Device.Current!.Of([targets.Length], targets);
+        Tensor loss = !head!.IsAdapted
             ? new LinearCrossEntropy(Smoothing: smoothing, SoftCap: LogitCap).Apply(last, head.Weight, ids, head.Bias?.Value)
             : new CrossEntropy(Smoothing: smoothing).Apply(LanguageLogits(last), ids);
+        return routings.Count > 0 && Config.Flag("output_router_logits", false)
+            ? new Add(Config.Number("router_aux_loss_coef", 0.001)).Apply(loss, MixtureOfExperts.Balance(routings, batch))
+            : loss;
     }
 
     /// <summary>One pass with a cache: logits of each row's last token [rows, vocabulary].</summary>
     internal Tensor NextLogits(TextBatch batch, KeyValueCache cache)
     {
         cache.Begin(batch);
-        (Tensor last, _) = Run(batch, cache, keepHidden: false);
+        Tensor last = Run(batch, cache, keepHidden: false).Last;
         cache.End();
         return LanguageLogits(RowsAt(last, [.. Enumerable.Range(1, batch.Rows).Select(row => (row * batch.Tokens) - 1)]));
     }
 
-    private (Tensor Last, List<Tensor> Hidden) Run(TextBatch batch, KeyValueCache? cache, bool keepHidden)
+    private (Tensor Last, List<Tensor> Hidden, List<Routing> Routings) Run(TextBatch batch, KeyValueCache? cache, bool keepHidden)
     {
         Scope scope = Device.Current ?? throw new InvalidOperationException($"{GetType().Name}: no scope is open; call BeginScope or BeginTape first");
         int[] positions = batch.Positions ?? PositionsOf(batch);
         Check(batch, positions);
         Tensor ids = scope.Of([batch.Rows, batch.Tokens], batch.Ids), places = scope.Of([batch.Rows, batch.Tokens], positions);
         Tensor? mask = batch.Mask is null ? null : scope.Of([batch.Rows, batch.Tokens], batch.Mask);
-        var context = new AttentionContext(mask, places, positions.Max() + 1, cache);
+        AttentionContext context = Prepared(new AttentionContext(mask, places, positions.Max() + 1, cache), batch);
         Tensor h = Embed(ids, places, batch);
         h = h.DType == DType ? h : new Cast(DType).Apply(h);
         List<Tensor> hidden = keepHidden ? [h] : [];
@@ -184,11 +193,14 @@ public abstract class TextModel : PretrainedModel
         {
             hidden[^1] = h;     // as transformers counts it
         }
-        return (h, hidden);
+        return (h, hidden, context.Routings);
     }
 
     /// <summary>Embeddings [rows, tokens, d] of ids and positions, both I32 [rows, tokens].</summary>
     private protected abstract Tensor Embed(Tensor ids, Tensor positions, TextBatch batch);
+
+    /// <summary>What the layers of one pass share, with what an architecture adds.</summary>
+    private protected virtual AttentionContext Prepared(AttentionContext context, TextBatch batch) => context;
 
     /// <summary>What becomes of the last layer's output.</summary>
     private protected virtual Tensor Finish(Tensor h) => FinalNorm is null ? h : FinalNorm.Forward(h);
