@@ -107,7 +107,11 @@ public sealed class Tape : Scope
             if (outputs[0].Gradient is { } upstream)
             {
                 makeAgain?.Invoke(upstream, complete[i]);
-                if (op is not null)
+                if (op is not null && upstream.Shape.Count == 0)
+                {
+                    Zero(inputs);
+                }
+                else if (op is not null)
                 {
                     var grads = new Grads(inputs, this);
                     op.Backward(inputs, outputs, upstream, grads);
@@ -145,6 +149,19 @@ public sealed class Tape : Scope
             }
         }
         return first.ToLookup(use => use.Value, use => use.Key);
+    }
+
+    /// <summary>What an empty batch gives its operands: kernels that have nothing to read write nothing.</summary>
+    private static void Zero(Tensor?[] inputs)
+    {
+        foreach (Tensor input in inputs.OfType<Tensor>().Where(t => t.NeedsGradient))
+        {
+            (Tensor gradient, bool add) = input.TakeGradient();
+            if (!add)
+            {
+                gradient.Fill(0);
+            }
+        }
     }
 
     internal void Record(Op op, Tensor?[] inputs, Tensor[] outputs)

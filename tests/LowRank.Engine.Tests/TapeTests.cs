@@ -53,6 +53,26 @@ public sealed class TapeTests : IDisposable
         Assert.Equal("LoraLinear: A is [1, 3], want [r, 4] with r of at least 1", error.Message);
     }
 
+    // Kernels that have nothing to read write nothing.
+    [Fact]
+    public void A_batch_without_rows_has_zero_gradients_and_adds_nothing_to_those_of_another()
+    {
+        using Scope data = device.NewStore();
+        Parameter w = new("w", data.Of([2, 3], [1f, 2, 3, 4, 5, 6])), a = new("a", data.Of([1, 3], [1f, 2, 3])), b = new("b", data.Of([2, 1], [1f, 2]));
+        double[] Gradient(int rows)
+        {
+            using Tape tape = device.BeginTape();
+            Tensor x = tape.Of([rows, 3], new float[3 * rows].Select((_, i) => i + 1f).ToArray());
+            Tensor y = new Gelu().Apply(new LoraLinear(1).Apply(new Linear().Apply(x, w).Reshape([rows, 2]), data.Of([3, 2], [1f, 2, 3, 4, 5, 6]), data.Of([1, 2], [1f, 2]), data.Of([3, 1], [1f, 2, 3])));
+            tape.Backward(new LoraLinear(1).Apply(y, data.Of([2, 3], [1f, 2, 3, 4, 5, 6]), a, b), tape.Of([rows, 2], Enumerable.Repeat(1f, 2 * rows).ToArray()));
+            return [.. w.Gradient!.ToDoubles(), .. a.Gradient!.ToDoubles(), .. b.Gradient!.ToDoubles()];
+        }
+        Assert.All(Gradient(0), g => Assert.Equal(0, g));
+        double[] some = Gradient(4);
+        Assert.All(some, g => Assert.NotEqual(0, g));
+        Assert.Equal(some, Gradient(0));
+    }
+
     [Fact]
     public void Gradients_flow_through_views_and_repeated_operands()
     {
