@@ -90,19 +90,20 @@ public class AdapterStateTests
     public void Not_a_number_is_refused_before_anything_changes(string deviceName, int index, string name)
     {
         AdapterRow row = AdapterRows.All[index];
-        foreach (double bad in (double[])[double.NaN, double.PositiveInfinity])
+        using Device device = Devices.Open(deviceName);
+        using OneLayer model = row.Model(device, DType.F32);
+        using AdaptedModel adapted = model.Attach(row.Config);
+        AdapterTests.Move(adapted.Adapters[0]);
+        byte[] w = Hash(model);
+        foreach ((Parameter p, double bad) in adapted.Parameters.Select(p => (p, double.NaN)).Append((adapted.Parameters[^1], double.PositiveInfinity)))
         {
-            using Device device = Devices.Open(deviceName);
-            using OneLayer model = row.Model(device, DType.F32);
-            using AdaptedModel adapted = model.Attach(row.Config);
-            AdapterTests.Move(adapted.Adapters[0]);
-            Tensor last = adapted.Parameters[^1].Value;
-            last.Set([bad, .. last.ToDoubles().Skip(1)]);
-            byte[] w = Hash(model);
+            double[] good = p.Value.ToDoubles();
+            p.Value.Set([bad, .. good.Skip(1)]);
             string message = Assert.Throws<InvalidOperationException>(adapted.Merge).Message;
-            Assert.True(message.Contains("NaN", StringComparison.Ordinal) && message.Contains("layer", StringComparison.Ordinal), $"{name}: {message}");
+            Assert.True(message.Contains("NaN", StringComparison.Ordinal) && message.Contains("layer", StringComparison.Ordinal), $"{name}: {p.Name}: {message}");
             Assert.Equal(w, Hash(model));
             Assert.False(adapted.Merged);
+            p.Value.Set(good);
         }
     }
 
@@ -127,11 +128,13 @@ public class AdapterStateTests
                 adapted.Enable();
                 Assert.Equal(moved, Output(row, model, type));
                 adapted.Merge();
+                byte[] merged = Hash(model);
                 adapted.Disable();
                 Assert.Equal(plain, Output(row, model, type));
                 adapted.Enable();
                 Assert.False(adapted.Merged);
                 adapted.Merge();
+                Assert.Equal(merged, Hash(model));
             }
             Assert.True(w.AsSpan().SequenceEqual(Hash(model)), name);
             Assert.Null(model.Site.Adapter);

@@ -18,6 +18,9 @@ public sealed record AdapterRow(AdapterConfig Config, SiteKind Kind, Shape Weigh
     /// <summary>False where the start is meant to differ from W.</summary>
     public bool StartsAtBase { get; init; } = true;
 
+    /// <summary>True where W_eff is W to the bit at the start; false where W is taken apart and put together again, or scaled by its own norms.</summary>
+    public bool StartsExactly => StartsAtBase && Config is not (SaltConfig or LoraConfig { Dora: true }) && (Config is not LoraConfig lora || lora.Init == LoraInit.Default || lora.Init == LoraInit.Gaussian);
+
     /// <summary>False where the start follows from W alone, whatever the seed.</summary>
     public bool StartIsDrawn { get; init; } = true;
 

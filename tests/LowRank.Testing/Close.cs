@@ -45,6 +45,10 @@ public static class Close
     /// <summary>Bound for one adapted layer in float32: norms, products and scales in a row.</summary>
     public const double Layer = 1e-5;
 
+    /// <summary>Bound in float32 for two ways to the same numbers, where the sheets ask for more than <see cref="Layer"/>: a transform and its inverse, a distance
+    /// and its sum spelled out, a layer before and after its dead components are gone.</summary>
+    public const double Identity = 1e-6;
+
     /// <summary>Bound for float64 runs of whole models and trajectories against float64 goldens, the goldens' own figure.</summary>
     public const double Golden64 = 1e-9;
 
