@@ -3,7 +3,7 @@ namespace LowRank.Adapters;
 public sealed partial class AdaptedModel
 {
     /// <summary>What the adapters have to say of how their settings were taken, or of what became of them: an odd rank, gates that are all 0.</summary>
-    public IReadOnlyList<string> Remarks => [.. adapters.Select(a => a.Remark).OfType<string>()];
+    public IReadOnlyList<string> Remarks => [.. adapters.Select(a => a.Remark).OfType<string>().Distinct()];
 
     /// <summary>The deltas W_eff - W by layer, of methods whose deltas are sparse.</summary>
     /// <exception cref="AdapterConfigException">The method's are not.</exception>

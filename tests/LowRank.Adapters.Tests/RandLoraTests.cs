@@ -104,6 +104,7 @@ public sealed class RandLoraTests : IDisposable
         using AdaptedModel adapted = model.Attach(Config with { Rank = r, Alpha = r });
         Adapter adapter = adapted.Adapters[0];
         adapter.Parameters[0].Value.Set(primes);
+        adapter.Parameters[1].Value.Set(AdapterRow.Draw(new Rng(1), n * d));
         double[] a = adapter.Shared.First().Value.ToDoubles(), b = adapter.Shared.Last().Value.ToDoubles(), gamma = adapter.Parameters[1].Value.ToDoubles();
         double Scaled(int k, int term, int i) => primes[(k * n) + term] * a[(k * d) + i] * gamma[(term * d) + i];
         for (int row = 0; row < most; row++)

@@ -75,6 +75,7 @@ internal sealed class RandLora : Adapter
     private readonly Parameter lambda, gamma;
     private readonly double trained;
     private readonly bool vision;
+    private readonly string? remark;
     private double scale;
 
     public RandLora(RandLoraConfig config, Site site, RandLoraBases bases, Rng rng, Scope store)
@@ -85,11 +86,16 @@ internal sealed class RandLora : Adapter
         int n = config.Terms(site), r = config.Rank, d = Math.Min(site.Outputs, site.Inputs);
         scale = trained = config.Alpha / r / (config.Variant == RandLoraVariant.Official ? Math.Sqrt(n) : 1);
         vision = config.Variant == RandLoraVariant.Vision;
+        remark = r > d ? $"{Path}: r is {r}, more than the smaller side of {site.Weight.Value.Shape}: one term is made"
+            : config.Sparse && config.VerySparse ? $"{nameof(RandLora)}: sparse and very_sparse are both true: very_sparse wins"
+            : null;
         Init first = !config.InitWeights ? Init.Normal(1) : Init.Constant(vision ? 1.0 / Math.Max(n, r) : 0);
         Init second = Init.Constant(!config.InitWeights ? 1.0 / Math.Max(site.Outputs, site.Inputs) : vision ? 0 : 1.0 / Math.Max(n, d));
         lambda = Declare("randlora_lambda", first.Make(store, rng.Fork("randlora_lambda"), [r, n], Precision));
         gamma = Declare("randlora_gamma", second.Make(store, rng, [n, d], Precision));
     }
+
+    internal override string? Remark => remark;
 
     internal override IEnumerable<(string Name, Tensor Value)> Shared => bases.IsSaved ? [("randlora_A", bases.A), ("randlora_B", bases.B)] : [];
 
