@@ -1,3 +1,4 @@
+using LowRank.Formats;
 using LowRank.Testing;
 using Xunit;
 
@@ -45,9 +46,65 @@ public sealed class LocaTests : IDisposable
         Assert.Equal(phases, string.Concat(Enumerable.Range(0, phases.Length).Select(step => (Loca with { LocationIterations = until }).MovesLocations(step) ? 'u' : 'a')));
 
     [Fact]
+    public void Places_follow_the_formula_up_to_the_border_and_stay_beyond_it()
+    {
+        const int m = 9, n = 14, tokens = 5;
+        using Device wide = Devices.Open("cpu", DType.F64);
+        using var model = new OneLayer(wide, DType.F64, SiteKind.Linear, [m, n], AdapterRow.Draw(new Rng(5), m * n));
+        using AdaptedModel adapted = model.Attach(Loca with { Scale = 0.5 });
+        // Both first cells, both last, two coefficients at one cell, a place below and one above, a coefficient whose step is clipped, one inside.
+        double[] rows = [0, 0.9985, 3 / 8.0, 3 / 8.0, -0.2, 0.5, 0.25, 0.75], cols = [0, 0.9985, 5 / 13.0, 5 / 13.0, 0.5, 1.3, 0.25, 10 / 13.0], a = [1, -0.5, 0.25, 0.75, 1, 1, 1e6, -0.1];
+        adapted.Parameters[0].Value.Set([.. rows, .. cols]);
+        adapted.Parameters[1].Value.Set(a);
+        adapted.Parameters[0].Frozen = adapted.Parameters[1].Frozen = false;
+        using Tape tape = wide.BeginTape();
+        Tensor x = tape.Of([tokens, n], AdapterRow.Draw(new Rng(1), tokens * n)), dy = tape.Of([tokens, m], AdapterRow.Draw(new Rng(2), tokens * m));
+        double[] k = new Dct2().Apply(new MatMul(TransposeA: true, Scale: 0.5).Apply(dy, x)).ToDoubles();
+        tape.Backward(model.Site.Forward(x), dy);
+        double[] da = adapted.Parameters[1].Gradient!.ToDoubles(), du = adapted.Parameters[0].Gradient!.ToDoubles();
+        int Cell(double u, int size) => (int)Math.Round(Math.Clamp(u, 0, 0.999) * (size - 1), MidpointRounding.ToEven);
+        double At(int i, int j) => k[(Math.Clamp(i, 0, m - 1) * n) + Math.Clamp(j, 0, n - 1)];
+        (int Row, int Col)[] cells = [.. rows.Zip(cols, (u, v) => (Cell(u, m), Cell(v, n)))];
+        Close.Check(da, [.. cells.Select(c => At(c.Row, c.Col))], Close.Golden64, "da");
+        Assert.Equal(da[2], da[3]);
+        double Step(double u, double difference, int size) => u is >= 0 and <= 0.999 ? (size - 1) * Math.Clamp(0.5 * difference, -1, 1) : 0;
+        double[] want =
+        [
+            .. cells.Select((c, j) => Step(rows[j], a[j] * (At(c.Row + 1, c.Col) - At(c.Row - 1, c.Col)), m)),
+            .. cells.Select((c, j) => Step(cols[j], a[j] * (At(c.Row, c.Col + 1) - At(c.Row, c.Col - 1)), n)),
+        ];
+        Close.Check(du, want, Close.Golden64, "du");
+        Assert.Equal((0.0, 0.0), (du[4], du[8 + 5]));
+        Assert.Equal((m - 1.0, n - 1.0), (Math.Abs(du[6]), Math.Abs(du[8 + 6])));
+        Assert.All([du[0], du[1], du[8], du[8 + 1], du[8 + 4], du[5]], g => Assert.NotEqual(0, g));
+        double[] outside = adapted.Adapters[0].EffectiveWeight().ToDoubles();
+        adapted.Parameters[0].Value.Set([.. rows.Concat(cols).Select(u => Math.Clamp(u, 0, 1))]);
+        Assert.Equal(adapted.Adapters[0].EffectiveWeight().ToDoubles(), outside);
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    public void Places_and_coefficients_that_are_not_numbers_are_refused(int which)
+    {
+        using var folder = new TemporaryFolder();
+        using OneLayer model = Layer(9, 14);
+        using (AdaptedModel adapted = model.Attach(Loca))
+        {
+            Tensor value = adapted.Parameters[which].Value;
+            value.Set([.. value.ToDoubles().Select((v, i) => i == 3 ? double.NaN : v)]);
+            Assert.Contains("LOCA on layer gives NaN or infinity", Assert.Throws<InvalidOperationException>(adapted.Merge).Message, StringComparison.Ordinal);
+            adapted.SavePeft(folder.Path);
+        }
+        string name = which == 0 ? "layer.loca_spectrum_indices" : "layer.loca_spectrum,";
+        Assert.Contains($"has NaN or infinity in {name}", Assert.Throws<ModelFormatException>(() => model.AttachPeft(folder.Path)).Message, StringComparison.Ordinal);
+        Assert.Null(model.Site.Adapter);
+    }
+
+    [Fact]
     public void The_rank_is_that_of_the_places()
     {
-        foreach ((int count, int rank) in ((int, int)[])[(3, 3), (7, 7), (12, 7)])
+        foreach ((int count, int rank) in ((int, int)[])[(3, 3), (7, 7), (12, 7), (14, 7)])
         {
             using OneLayer model = Layer(9, 7, zero: true);
             using AdaptedModel adapted = model.Attach(Loca with { Coefficients = count });

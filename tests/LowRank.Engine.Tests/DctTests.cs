@@ -28,7 +28,8 @@ public class DctTests
         Tensor x = Draw(scope, "x", [3, n], DType.F32), y = new Dct2().Apply(x);
         Close.Check(new Dct2(Inverse: true).Apply(y).ToDoubles(), x.ToDoubles(), Close.Bound(DType.F32), $"back from {n}");
         Assert.Equal(1, Norm(y) / Norm(x), Close.Bound(DType.F32));
-        double[] one = new double[n];
+        double[] one = new double[n], unit = [.. Enumerable.Range(0, n * n).Select(i => i % (n + 1) == 0 ? 1.0 : 0)];
+        Close.CheckMax(new Dct2().Apply(scope.Of([n, n], unit, DType.F32)).ToDoubles(), unit, Close.Identity, 0, $"C·I·Cᵀ of {n}");
         one[n - 1] = 1;
         double[] wave = [.. Enumerable.Range(0, n).Select(k => Wave(n, k)[n - 1])];
         Close.Check(new Dct2().Apply(scope.Of([n, 1], one, DType.F32)).ToDoubles(), wave, Close.Bound(DType.F32), $"last column of C_{n}");

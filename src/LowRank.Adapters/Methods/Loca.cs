@@ -122,6 +122,10 @@ internal sealed class Loca : Adapter
             : op.Apply(x, a, u, Site.WeightMatrix(), Site.Bias?.Value);
     }
 
+    internal override string? Fault => Parameters.FirstOrDefault(p => !p.Value.ToDoubles().All(double.IsFinite)) is { } broken
+        ? $"has NaN or infinity in {broken.Name}, want finite places and coefficients"
+        : null;
+
     protected override bool TakesStrength(double strength)
     {
         scale = strength * config.Scale;
