@@ -58,6 +58,21 @@ public sealed class SaltTests : IDisposable
         }
     });
 
+    [Theory]
+    [InlineData(64, 48)]
+    [InlineData(48, 64)]
+    [InlineData(32, 32)]
+    public void The_second_variant_starts_at_the_weight(int outputs, int inputs)
+    {
+        using Device single = Devices.Open("cpu");
+        using OneLayer model = new AdapterRow(Config, SiteKind.Linear, [outputs, inputs], 0).Model(single, DType.F32);
+        using AdaptedModel adapted = model.Attach(Config with { Rank = 16, LowRank = 8 });
+        using Scope scope = single.BeginScope();
+        Tensor w = model.Site.WeightMatrix();
+        double most = new Add(-1).Apply(adapted.Adapters[0].EffectiveWeight(), w).ToDoubles().Max(Math.Abs);
+        Assert.InRange(most, 0, Close.Layer * Svd.Of(w, scope).S.ToDoubles()[0]);
+    }
+
     [Fact]
     public void The_first_variant_starts_within_its_product_of_the_weight()
     {
@@ -65,22 +80,33 @@ public sealed class SaltTests : IDisposable
         using AdaptedModel adapted = model.Attach(Config with { Variant = SaltVariant.V1 });
         double change = Norm(Change(adapted)), product = Norm(Product(adapted));
         Assert.InRange(change, double.Epsilon, product);
+        (double[] u, double[] s, double[] vt) = Factors(adapted.Adapters[0]);
+        double[] moved = [.. Core(adapted).Select((c, i) => Math.Max(c, 0) - (i % 7 == 0 ? s[i / 7] : 0))];
+        Close.Check(Change(adapted), Built(u, moved, vt), Close.Golden64, "U·(relu(C) - S)·Vt");
         Assert.Equal(product, Penalty(adapted), Close.Golden64);
     }
 
     [Theory]
-    [InlineData(64, 48, 16, 8)]
-    [InlineData(48, 64, 1, 3)]
-    [InlineData(32, 32, 32, 8)]
-    [InlineData(4096, 4096, 409, 16)]
-    [InlineData(4096, 4096, 16, 16)]
-    public void Counts_are_exact(int outputs, int inputs, int top, int low)
+    [InlineData(64, 48, 16, 8, 544)]
+    [InlineData(48, 64, 1, 3, 284)]
+    [InlineData(32, 32, 32, 8, 64)]
+    [InlineData(4096, 4096, 409, 16, 118_802)]
+    [InlineData(4096, 4096, 16, 16, 130_592)]
+    public void Counts_are_exact(int outputs, int inputs, int top, int low, long count)
     {
         using Scope store = device.NewStore();
-        var site = new Site("layer", SiteKind.Linear, new Parameter("layer.weight", store.New([outputs, inputs], DType.BF16)), null);
-        long want = (2L * top) + (2L * (Math.Min(outputs, inputs) - top) * low);
-        Assert.Equal(want, (Config with { Rank = top, LowRank = low }).ParameterCount(site));
-        Assert.Equal(409, (Config with { Rank = null, Ratio = 0.1 }).Top(site) is var r && outputs == 4096 ? r : 409);
+        Assert.Equal(count, (Config with { Rank = top, LowRank = low }).ParameterCount(Site(store, outputs, inputs)));
+    }
+
+    [Theory]
+    [InlineData(4096, 0.1, 409)]
+    [InlineData(48, 0.1, 4)]
+    [InlineData(9, 0.1, 1)]
+    [InlineData(9, 1, 9)]
+    public void A_ratio_is_rounded_down_to_a_rank_of_at_least_one(int side, double ratio, int top)
+    {
+        using Scope store = device.NewStore();
+        Assert.Equal(top, (Config with { Rank = null, Ratio = ratio }).Top(Site(store, side, side)));
     }
 
     [Fact]
@@ -146,33 +172,95 @@ public sealed class SaltTests : IDisposable
         Assert.Null(without.Penalty());
     }
 
-    /// <summary>Couplings between the top and the rest stay zero; a sign change of a pair of vectors changes W_eff where relu cuts.</summary>
+    /// <summary>Couplings between the top and the rest stay zero, and W_eff is U·relu(C)·Vt.</summary>
     [Fact]
-    public void Top_and_rest_are_apart_and_the_signs_of_the_factors_matter()
+    public void Top_and_rest_are_apart()
+    {
+        using OneLayer model = Open([9, 6]);
+        using AdaptedModel adapted = model.Attach(Config);
+        AdapterTests.Move(adapted.Adapters[0]);
+        (double[] u, double[] s, double[] vt) = Factors(adapted.Adapters[0]);
+        double[] w = Effective(adapted.Adapters[0]);
+        for (int i = 0; i < 36; i++)
+        {
+            double coupling = Enumerable.Range(0, 54).Sum(e => u[(e / 6 * 6) + (i / 6)] * w[e] * vt[(i % 6 * 6) + (e % 6)]);
+            Assert.True((i / 6 < 3) == (i % 6 < 3) || Math.Abs(coupling) <= Close.Layer * s[0], $"C[{i / 6}, {i % 6}] is {coupling}");
+        }
+        Close.Check(w, Built(u, [.. Core(adapted).Select(c => Math.Max(c, 0))], vt), Close.Golden64, "W_eff");
+    }
+
+    // The sheet: W_eff stays "only if relu is inactive". Of a coupling and of its negative relu cuts one, so that is where both are zero and nowhere else.
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_pair_of_vectors_may_change_signs_only_where_it_is_coupled_to_nothing(bool coupled)
     {
         using OneLayer model = Open([9, 6]);
         using AdaptedModel adapted = model.Attach(Config);
         Adapter adapter = adapted.Adapters[0];
         AdapterTests.Move(adapter);
-        (double[] u, double[] s, double[] vt) = Factors(adapter);
-        double[] w = Effective(adapter);
-        for (int i = 0; i < 6; i++)
-        {
-            for (int j = 0; j < 6; j++)
-            {
-                if (i < 3 != j < 3)
-                {
-                    double coupling = Enumerable.Range(0, 54).Sum(e => u[(e / 6 * 6) + i] * w[e] * vt[(j * 6) + (e % 6)]);
-                    Assert.InRange(Math.Abs(coupling), 0, Close.Layer * s[0]);
-                }
-            }
-        }
-        double[] Flipped(double[] values, Func<int, bool> negative) => [.. values.Select((v, i) => negative(i) ? -v : v)];
-        Put(adapter, suffix => suffix switch { "salt_U" => Flipped(u, i => i % 6 == 4), "salt_Vt" => Flipped(vt, i => i / 6 == 4), _ => s });
         Parameter x = adapter.Parameters[0], y = adapter.Parameters[1];
+        if (!coupled)
+        {
+            x.Value.Set([.. x.Value.ToDoubles().Select((v, i) => i / 2 == 1 ? 0 : v)]);
+            y.Value.Set([.. y.Value.ToDoubles().Select((v, i) => i % 3 == 1 ? 0 : v)]);
+        }
+        (double[] u, double[] s, double[] vt) = Factors(adapter);
+        double[] w = Effective(adapter), core = Core(adapted);
+        double[] Flipped(double[] values, Func<int, bool> negative) => [.. values.Select((v, i) => negative(i) ? -v : v)];
+        (double[] turnedU, double[] turnedVt) = (Flipped(u, i => i % 6 == 4), Flipped(vt, i => i / 6 == 4));
+        Put(adapter, suffix => suffix switch { "salt_U" => turnedU, "salt_Vt" => turnedVt, _ => s });
         x.Value.Set(Flipped(x.Value.ToDoubles(), i => i / 2 == 1));
         y.Value.Set(Flipped(y.Value.ToDoubles(), i => i % 3 == 1));
-        Assert.True(Close.Error(Effective(adapter), w) > Close.Layer);
+        Assert.Equal(Flipped(core, i => i / 6 == 4 != (i % 6 == 4)), Core(adapted));
+        Close.Check(Effective(adapter), Built(turnedU, [.. Core(adapted).Select(c => Math.Max(c, 0))], turnedVt), Close.Golden64, "W_eff of turned vectors");
+        double change = Close.Error(Effective(adapter), w);
+        Assert.True(coupled ? change > Close.Layer : change < Close.Golden64, $"W_eff changed by {change}");
+    }
+
+    [Fact]
+    public void A_convolution_is_the_linear_layer_on_its_patches()
+    {
+        double[] w = AdapterRow.Draw(new Rng(4), 6 * 12), image = AdapterRow.Draw(new Rng(5), 2 * 7 * 6), patches = new double[9 * 12];     // [6, 2, 3, 2] at stride 2 on [2, 7, 6]
+        for (int i = 0; i < patches.Length; i++)
+        {
+            (int place, int channel, int row, int col) = (i / 12, i % 12 / 6, i % 6 / 2, i % 2);
+            patches[i] = image[(((channel * 7) + (place / 3 * 2) + row) * 6) + (place % 3 * 2) + col];
+        }
+        using var layer = new OneLayer(device, DType.F64, SiteKind.Linear, [6, 12], w);
+        using var convolution = new OneLayer(device, DType.F64, SiteKind.Conv2d, [6, 2, 3, 2], w, null, new() { Stride = 2 });
+        using AdaptedModel flat = layer.Attach(Config), deep = convolution.Attach(Config);
+        AdapterTests.Move(flat.Adapters[0]);
+        AdapterTests.Move(deep.Adapters[0]);
+        using Scope scope = device.BeginScope();
+        double[] want = new Transpose().Apply(layer.Site.Forward(scope.Of([9, 12], patches, DType.F64))).ToDoubles();
+        Close.Check(convolution.Site.Forward(scope.Of([1, 2, 7, 6], image, DType.F64)).ToDoubles(), want, Close.Golden64, "convolution");
+    }
+
+    [Fact]
+    public void A_file_without_its_factors_or_of_another_inner_rank_is_refused()
+    {
+        using var folder = new TemporaryFolder();
+        using OneLayer model = Open([9, 6]);
+        using (AdaptedModel saved = model.Attach(Config))
+        {
+            saved.SavePeft(folder.Path);
+        }
+        string settings = Path.Combine(folder.Path, PeftFolder.ConfigFile), file = Path.Combine(folder.Path, PeftFolder.ModelFile), text = File.ReadAllText(settings);
+        File.WriteAllText(settings, text.Replace("\"r_lora\": 2", "\"r_lora\": 3", StringComparison.Ordinal));
+        Assert.Contains("salt_X is [3, 2], want [3, 3]", Assert.Throws<ModelFormatException>(() => model.AttachPeft(folder.Path)).Message, StringComparison.Ordinal);
+        File.WriteAllText(settings, text);
+        using (Scope scope = device.BeginScope())
+        {
+            TensorData[] kept;
+            using (SafeTensorsFile whole = SafeTensorsFile.Open(file))
+            {
+                kept = [.. whole.Entries.Where(e => !e.Name.EndsWith("salt_U", StringComparison.Ordinal)).Select(e => TensorData.Of(e.Name, whole.Load(e.Name, scope)))];
+            }
+            SafeTensorsFile.Save(file, kept, new Dictionary<string, string> { ["format"] = "pt" });
+        }
+        Assert.Contains("lacks 1 of 7 tensors that the config asks for on this model: base_model.model.layer.salt_U [9, 6]", Assert.Throws<ModelFormatException>(() => model.AttachPeft(folder.Path)).Message, StringComparison.Ordinal);
+        Assert.Null(model.Site.Adapter);
     }
 
     [Fact]
@@ -214,6 +302,8 @@ public sealed class SaltTests : IDisposable
 
     private OneLayer Open(Shape shape) => new AdapterRow(Config, SiteKind.Linear, shape, 0).Model(device, DType.F64);
 
+    private static Site Site(Scope store, int outputs, int inputs) => new("layer", SiteKind.Linear, new Parameter("layer.weight", store.New([outputs, inputs], DType.BF16)), null);
+
     private static double Norm(double[] values) => Math.Sqrt(values.Sum(v => v * v));
 
     private double[] Effective(Adapter adapter)
@@ -228,6 +318,21 @@ public sealed class SaltTests : IDisposable
     {
         using Scope scope = device.BeginScope();
         return new MatMul().Apply(adapted.Parameters[0], adapted.Parameters[1]).ToDoubles();
+    }
+
+    /// <summary>C [6,6] before relu, spelled out.</summary>
+    private double[] Core(AdaptedModel adapted)
+    {
+        double[] s = Factors(adapted.Adapters[0]).S, product = Product(adapted), a = adapted.Parameters[2].Value.ToDoubles(), b = adapted.Parameters[3].Value.ToDoubles();
+        return [.. Enumerable.Range(0, 36).Select(e => (Row: e / 6, Col: e % 6)).Select(c =>
+            (c.Row != c.Col ? 0 : c.Row < 3 ? (a[c.Row] * s[c.Row]) + b[c.Row] : s[c.Row]) + (c.Row < 3 || c.Col < 3 ? 0 : product[((c.Row - 3) * 3) + c.Col - 3]))];
+    }
+
+    /// <summary>U [9,6] · core [6,6] · Vt [6,6].</summary>
+    private double[] Built(double[] u, double[] core, double[] vt)
+    {
+        using Scope scope = device.BeginScope();
+        return new MatMul().Apply(new MatMul().Apply(scope.Of([9, 6], u), scope.Of([6, 6], core)), scope.Of([6, 6], vt)).ToDoubles();
     }
 
     private double Penalty(AdaptedModel adapted)
