@@ -40,6 +40,16 @@ public sealed class SnellSoraTests : IDisposable
         Assert.Null(model.Site.Adapter);
     }
 
+    [Fact]
+    public void Layers_that_are_not_linear_are_refused()
+    {
+        using var model = new OneLayer(device, DType.F32, SiteKind.Conv2d, [6, 4, 3, 3], new double[216]);
+        foreach (AdapterConfig config in (AdapterConfig[])[Snell, Sora])
+        {
+            Assert.Contains("a layer of kind Conv2d, want layers of kind Linear", Assert.Throws<AdapterConfigException>(() => model.Attach(config)).Message, StringComparison.Ordinal);
+        }
+    }
+
     [Theory]
     [InlineData("soft", "'mode' is soft, want one of official, paper-soft, klora")]
     [InlineData("official", null)]
@@ -188,12 +198,50 @@ public sealed class SnellSoraTests : IDisposable
         Assert.Empty(plain.Warnings);
         Assert.Equal([2, 5], plain.Parameters[0].Value.Shape);
         Assert.Equal(2, ((Lora)plain.Adapters[0]).Scale, Close.Bound(DType.F64));
-        Close.Check(other.Output(), want, Close.Bound(DType.F32), "pruned");
+        Close.Check(other.Output(), want, Close.Identity, "pruned");
         gates[0].Value.Set(new double[6]);
         Assert.Contains("every gate of every layer is 0", Assert.Throws<AdapterConfigException>(() => SoraGates.Prune(adapted, folder.Path)).Message, StringComparison.Ordinal);
         using OneLayer layer = Layer();
         using AdaptedModel snell = layer.Attach(Snell);
         Assert.Contains("want SoRA, whose components have gates", Assert.Throws<AdapterConfigException>(() => SoraGates.Count(snell)).Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(DType.F32)]
+    [InlineData(DType.F64)]
+    public void A_component_whose_gate_is_zero_has_a_gradient_at_its_gate_alone(DType type)
+    {
+        const int dead = 2;
+        using Device own = Devices.Open("cpu", type);
+        using OneLayer model = new AdapterRow(Sora, SiteKind.Linear, [9, 14], 0).Model(own, type);
+        using AdaptedModel adapted = model.Attach(Sora);
+        AdapterTests.Move(adapted.Adapters[0]);
+        (Parameter a, Parameter b, Parameter g) = (adapted.Parameters[0], adapted.Parameters[1], adapted.Parameters[2]);
+        g.Value.Set([.. g.Value.ToDoubles().Select((v, i) => i == dead ? 0 : v)]);
+        using (Tape tape = own.BeginTape())
+        {
+            Tensor y = model.Site.Forward(tape.Of([4, 14], AdapterRow.Draw(new Rng(2), 4 * 14), type));
+            tape.Backward(y, tape.Of(y.Shape, AdapterRow.Draw(new Rng(3), y.Shape.Count), type));
+        }
+        double[] da = a.Gradient!.ToDoubles(), db = b.Gradient!.ToDoubles(), dg = g.Gradient!.ToDoubles();
+        Assert.All(da.Index(), v => Assert.Equal(v.Index / 14 == dead, v.Item == 0));
+        Assert.All(db.Index(), v => Assert.Equal(v.Index % 6 == dead, v.Item == 0));
+        Assert.All(dg, v => Assert.NotEqual(0, v));
+        using Scope scope = own.BeginScope();
+        double[] s = Svd.Of(new Add(-1).Apply(adapted.Adapters[0].EffectiveWeight(), model.Site.WeightMatrix()).ConvertTo(DType.F64, scope), scope).S.ToDoubles();
+        Assert.Equal(5, s.Count(v => v > Close.Layer * s[0]));
+        g.Value.Fill(0);
+        double[] x = AdapterRow.Draw(new Rng(4), 3 * 14), off = model.Site.Forward(scope.Of([3, 14], x, type)).ToDoubles();
+        adapted.Disable();
+        Close.Check(off, model.Site.Forward(scope.Of([3, 14], x, type)).ToDoubles(), type == DType.F64 ? Close.Bound(type) : 0, "without gates");
+    }
+
+    [Fact]
+    public void A_rank_above_the_smaller_side_is_remarked_on()
+    {
+        using OneLayer model = Layer();
+        using AdaptedModel adapted = model.Attach(Sora with { Rank = 10 });
+        Assert.Equal("layer: r is 10, more than the smaller side of [9, 14]", Assert.Single(adapted.Remarks));
     }
 
     [Fact]

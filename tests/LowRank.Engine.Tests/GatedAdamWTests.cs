@@ -79,6 +79,34 @@ public class GatedAdamWTests
         Close.Check(ours[1].Value.ToDoubles(), gates[1].Value.ToDoubles(), Close.Bound(DType.F32), "g");
     }
 
+    [Theory, MemberData(nameof(Names))]
+    public void Without_a_threshold_a_gate_has_the_bits_of_adam(string name)
+    {
+        using Device device = Devices.Open(name);
+        using Scope store = device.NewStore();
+        var values = new float[20];
+        new Rng(1).FillNormal(values, 0, 1);
+        Parameter gate = new("g", store.Of([20], values)), plain = new("g", store.Of([20], values));
+        using var gated = new GatedAdamW([gate], [gate]) { Threshold = 0, LearningRate = 0.01 };
+        using var adam = new AdamW([plain]) { Late = true, Epsilon = 1e-6, WeightDecay = 0, LearningRate = 0.01 };
+        for (int step = 1; step <= 5; step++)
+        {
+            Backward(device, gate, step);
+            gated.Step();
+            Backward(device, plain, step);
+            adam.Step();
+        }
+        Assert.Equal(plain.Value.ToBytes(), gate.Value.ToBytes());
+        Assert.NotEqual(values, plain.Value.ToArray());
+    }
+
+    [Fact]
+    public void A_ladder_of_seven_is_the_sheets()
+    {
+        double[] want = [0, 1.1667e-4, 2.3333e-4, 3.5e-4, 4.6667e-4, 5.8333e-4, 7e-4];
+        Assert.Equal(want, new SparsityLadder(LadderKind.Linear, 0, 7e-4, 7).Thresholds.Select(t => Math.Round(t, 8)));
+    }
+
     [Fact]
     public void Ladders_and_thresholds_that_cannot_be_are_refused()
     {

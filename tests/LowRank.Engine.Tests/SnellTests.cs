@@ -42,21 +42,79 @@ public class SnellTests
         Assert.Empty(device.Fallbacks);
     }
 
+    // More entries than torch.quantile takes (2^24), so that what a selection counts does not fit into the digits of a float.
+    [Fact]
+    public void The_threshold_is_the_quantile_of_more_entries_than_a_float_can_count()
+    {
+        const int n = 4097, k = 4096;
+        const double sparsity = 0.9;
+        using Device device = Devices.Open("cpu");
+        using Scope scope = device.BeginScope();
+        (Tensor p, Tensor q) = (Draw(scope, "p", k, 1), Draw(scope, "q", n, 1));
+        float[] sizes = Array.ConvertAll(Delta(scope, new SnellRule(0, SnellMode.Distances), p, q)[0].ToArray(), Math.Abs);
+        Tensor[] official = Delta(scope, new SnellRule(sparsity), p, q);
+        float tau = (float)official[1].Item();
+        float[] near = [.. sizes.Where(v => v > 0.99f * tau && v < 1.01f * tau).Order()];      // what is below need not be sorted, only counted
+        double place = sparsity * (sizes.Length - 1);
+        int at = (int)place - sizes.Count(v => v <= 0.99f * tau);
+        Assert.InRange(at, 0, near.Length - 2);
+        Assert.Equal(near[at] + ((float)(place - Math.Floor(place)) * (near[at + 1] - near[at])), tau);
+        Assert.Equal(sizes.Count(v => v > tau), official[0].ToArray().Count(v => v != 0));
+    }
+
+    [Theory, MemberData(nameof(Names))]
+    public void Distances_are_those_of_a_double_loop(string name)
+    {
+        const int n = 65, k = 70, r = 8;
+        using Device device = Devices.Open(name);
+        using Scope scope = device.BeginScope();
+        (Tensor p, Tensor q) = (Normal(scope, 1, k, r), Normal(scope, 2, n, r));
+        double[] a = p.ToDoubles(), b = q.ToDoubles(), want = new double[n * k];
+        for (int i = 0; i < want.Length; i++)
+        {
+            for (int head = 0; head < 2; head++)
+            {
+                double sum = 0;
+                for (int c = 0; c < r; c++)
+                {
+                    double apart = a[(((head * k) + (i % k)) * r) + c] - b[(((head * n) + (i / k)) * r) + c];
+                    sum += apart * apart;
+                }
+                want[i] += (head == 0 ? 0.1 : -0.1) * Math.Sqrt(sum);
+            }
+        }
+        Close.Check(Delta(scope, new SnellRule(0, SnellMode.Distances), p, q)[0].ToDoubles(), want, Close.Identity, "D");
+    }
+
+    // Where a row of P is one of Q the distance has no slope: nothing flows there, and elsewhere it is finite.
+    [Theory, MemberData(nameof(Names))]
+    public void Rows_that_meet_have_no_gradient(string name)
+    {
+        using Device device = Devices.Open(name);
+        foreach (SnellRule rule in (SnellRule[])[new(0, SnellMode.Distances), new(0.5), new(0, SnellMode.Distances, 1), new(0, SnellMode.Distances, 3)])
+        {
+            using Scope scope = device.BeginScope();
+            Tensor p = Draw(scope, "p", 13, 3);
+            double[] diagonal = [.. Enumerable.Range(0, 13 * 13).Select(i => i % 14 == 0 ? 1.0 : 0)];
+            (double[] dp, double[] dq) = Gradients(device, rule, p, p, diagonal, DType.F32);
+            Assert.All(dp.Concat(dq), g => Assert.Equal(0, g));
+            (dp, dq) = Gradients(device, rule, p, p, [.. diagonal.Select(_ => 1.0)], DType.F32);
+            Assert.All(dp.Concat(dq), g => Assert.True(double.IsFinite(g)));
+            Assert.Contains(dp, g => g != 0);
+        }
+    }
+
     [Fact]
     public void A_share_of_the_entries_stays_and_their_rank_is_not_that_of_the_tables()
     {
         using Device device = Devices.Open("cpu");
         using Scope scope = device.BeginScope();
-        var values = new float[2 * 64 * 8];
-        Tensor Normal(ulong seed)
-        {
-            new Rng(seed).FillNormal(values, 0, 1);
-            return scope.Of([2, 64, 8], values);
-        }
-        (Tensor p, Tensor q) = (Normal(1), Normal(2));
+        (Tensor p, Tensor q) = (Normal(scope, 1, 64, 8), Normal(scope, 2, 64, 8));
         Assert.InRange(Delta(scope, new SnellRule(0.9), p, q)[0].ToDoubles().Count(v => v != 0), 409, 411);
         double[] singular = Svd.Of(Delta(scope, new SnellRule(0, SnellMode.Distances), p, q)[0], scope).S.ToDoubles();
         Assert.InRange(singular.Count(s => s > Near * singular[0]), 33, 64);
+        double[] product = Svd.Of(new MatMul(TransposeB: true).Apply(p.Reshape([128, 8]), q.Reshape([128, 8])), scope).S.ToDoubles();
+        Assert.Equal(8, product.Count(s => s > Near * product[0]));
     }
 
     [Theory, MemberData(nameof(Names))]
@@ -156,6 +214,13 @@ public class SnellTests
     }
 
     private static Tensor[] Delta(Scope scope, SnellRule rule, Tensor p, Tensor q) => new SnellWeight(rule).ApplyAll(scope.NewZeros([q.Shape[1], p.Shape[1]], p.DType), p, q);
+
+    private static Tensor Normal(Scope scope, ulong seed, int rows, int r)
+    {
+        var values = new float[2 * rows * r];
+        new Rng(seed).FillNormal(values, 0, 1);
+        return scope.Of([2, rows, r], values);
+    }
 
     private static Tensor Draw(Scope scope, string name, int rows, int r, DType type = DType.F32)
     {
