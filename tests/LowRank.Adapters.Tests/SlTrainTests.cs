@@ -122,6 +122,49 @@ public sealed class SlTrainTests : IDisposable
         Close.Check(twice, [.. once.Select(d => 2 * d)], Close.Golden64, "2·alpha");
     }
 
+    // dW dense: dv is what lies at its places, dB = dW·(sigma·A)ᵀ, dA = sigma·Bᵀ·dW; so that a step moves W beside its places by the low-rank part alone.
+    [Theory]
+    [InlineData(DType.F64)]
+    [InlineData(DType.F32)]
+    public void Outputs_and_gradients_are_those_of_the_dense_weight(DType type)
+    {
+        using Device own = Devices.Open("cpu", type);
+        using var model = new LinearLayers(own, type, ("l0", Shape.Of([12, 9]), new double[108], AdapterRow.Draw(new Rng(9), 12)));
+        using AdaptedModel adapted = model.Attach(Config);
+        Adapter adapter = adapted.Adapters[0];
+        AdapterTests.Move(adapter);
+        int[] places = Places(adapter).ToInts();
+        (Parameter a, Parameter b, Parameter v) = (adapter.Parameters[0], adapter.Parameters[1], adapter.Parameters[2]);
+        double bound = type == DType.F64 ? Close.Golden64 : Close.Identity;
+        foreach (Shape shape in (Shape[])[[6, 9], [2, 3, 9]])
+        {
+            double[] x = AdapterRow.Draw(new Rng(2), 54), dy = AdapterRow.Draw(new Rng(3), 72);
+            using Tape tape = own.BeginTape();
+            Tensor w = adapter.EffectiveWeight(), y = model.Sites[0].Forward(tape.Of(shape, x, type));
+            Tensor dense = new Linear().Apply(tape.Of(shape, x, type), w, adapter.Parameters[^1]);
+            Close.Check(y.ToDoubles(), dense.ToDoubles(), bound, $"y of {shape}");
+            tape.Backward(y, tape.Of(y.Shape, dy, type));
+            Tensor dw = new MatMul(TransposeA: true).Apply(tape.Of([6, 12], dy, type), tape.Of([6, 9], x, type));
+            double[] whole = dw.ToDoubles();
+            Close.Check(v.Gradient!.ToDoubles(), [.. places.Select(p => whole[p])], bound, $"dv of {shape}");
+            Close.Check(b.Gradient!.ToDoubles(), new MatMul(TransposeB: true, Scale: 2).Apply(dw, a).ToDoubles(), bound, $"dB of {shape}");
+            Close.Check(a.Gradient!.ToDoubles(), new MatMul(TransposeA: true, Scale: 2).Apply(b, dw).ToDoubles(), bound, $"dA of {shape}");
+            adapted.Parameters.ToList().ForEach(p => p.Gradient!.Fill(0));
+        }
+        using var optimizer = new AdamW(adapted.Parameters) { LearningRate = 0.1 };
+        for (int step = 0; step < 3; step++)
+        {
+            using Tape tape = own.BeginTape();
+            Tensor y = model.Sites[0].Forward(tape.Of([6, 9], AdapterRow.Draw(new Rng(2), 54), type));
+            tape.Backward(new SquaredError().Apply(y, tape.NewZeros(y.Shape, y.DType)));
+            adapted.Step(optimizer);
+        }
+        Assert.Equal(places, Places(adapter).ToInts());
+        using Scope scope = own.BeginScope();
+        double[] beside = [.. adapter.EffectiveWeight().ToDoubles().Where((_, i) => !places.Contains(i))], low = [.. new MatMul(Scale: 2).Apply(b, a).ToDoubles().Where((_, i) => !places.Contains(i))];
+        Close.Check(beside, low, bound, "W beside the places");
+    }
+
     [Fact]
     public void No_row_and_no_column_is_empty_at_a_fifth()
     {
@@ -303,6 +346,13 @@ public sealed class SlTrainTests : IDisposable
         using LinearLayers model = Open((8, 6));
         Assert.Contains(message, Assert.Throws<AdapterConfigException>(() => model.Attach(config)).Message, StringComparison.Ordinal);
         Assert.Null(model.Sites[0].Adapter);
+    }
+
+    [Fact]
+    public void A_convolution_is_refused()
+    {
+        using var model = new OneLayer(device, DType.F64, SiteKind.Conv2d, [2, 2, 3, 3], new double[36]);
+        Assert.Contains("a layer of kind Conv2d, want layers of kind Linear", Assert.Throws<AdapterConfigException>(() => model.Attach(Config)).Message, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -81,6 +81,64 @@ public sealed class GaLoreTests : IDisposable
         Assert.True(values[3] < Close.Golden64 * values[0], $"the step has rank above 3: {values[3]} beside {values[0]}");
     }
 
+    // A sign in P turns that of its row of g too, so that it cancels in P and in M; over a change of P a moment would meet a vector of the other sign. Factors are
+    // therefore given one sign of our own choice, whoever finds them.
+    [Fact]
+    public void Signs_of_singular_vectors_never_count()
+    {
+        double[] Run(Func<int, double> sign)
+        {
+            Parameter p = Matrix(8, 6);
+            using var optimizer = new GaLore([p])
+            {
+                Rank = 2,
+                Gap = 2,
+                Factors = (_, g, step, scope) =>
+                {
+                    SvdFactors found = Svd.Of(g, scope, 2);
+                    return found with { U = Turned(scope, found.U, sign((int)step)), Vt = Turned(scope, found.Vt, sign((int)step)) };
+                },
+            };
+            for (int k = 0; k < 5; k++)
+            {
+                Take(optimizer, p, Random(48, (ulong)k));
+            }
+            return p.Value.ToDoubles();
+        }
+        static Tensor Turned(Scope scope, Tensor x, double sign) => scope.Of(x.Shape, [.. x.ToDoubles().Select(v => sign * v)]);
+        double[] plain = Run(_ => 1);
+        Assert.Equal(plain, Run(_ => -1));
+        Assert.Equal(plain, Run(step => step == 1 ? 1 : -1));
+    }
+
+    [Fact]
+    public void Steps_of_a_low_rank_add_up_to_the_full_one_over_several_changes()
+    {
+        Parameter p = Matrix(8, 6);
+        double[] before = p.Value.ToDoubles();
+        using var optimizer = new GaLore([p]) { Rank = 2, Gap = 1, LearningRate = 0.1 };
+        foreach ((int step, int rank) in ((int, int)[])[(1, 2), (2, 4), (3, 6), (4, 6)])
+        {
+            Take(optimizer, p, Random(48, (ulong)step));
+            using Scope scope = device.BeginScope();
+            double[] values = Svd.Of(scope.Of([8, 6], [.. p.Value.ToDoubles().Zip(before, (a, b) => a - b)]), scope).S.ToDoubles();
+            Assert.Equal(rank, values.Count(v => v > Close.Layer * values[0]));
+        }
+    }
+
+    [Fact]
+    public void A_parameter_without_a_gradient_stays_and_a_rank_above_the_smaller_side_is_that_side()
+    {
+        Parameter p = Matrix(8, 3), idle = new("idle", store.Of([4, 3], Random(12, 2)));
+        double[] before = idle.Value.ToDoubles();
+        using var optimizer = new GaLore([p, idle]) { Rank = 5, WeightDecay = 0.5 };
+        Take(optimizer, p, Random(24, 1));
+        Assert.Equal(before, idle.Value.ToDoubles());
+        Assert.All(optimizer.Pack.StateOf("exp_avg", idle).ToDoubles(), v => Assert.Equal(0, v));
+        Assert.Equal([8, 3], optimizer.Pack.StateOf("exp_avg", p).Shape);
+        Assert.Equal([3, 3], optimizer.Pack.StateOf("projector_right", p).Shape);
+    }
+
     [Fact]
     public void Decay_alone_shrinks_by_the_learning_rate_whatever_the_scale()
     {

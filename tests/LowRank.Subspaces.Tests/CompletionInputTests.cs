@@ -38,6 +38,17 @@ public class CompletionInputTests
     }
 
     [Fact]
+    public void Several_entries_at_a_place_may_count_as_their_mean()
+    {
+        var planted = new Planted(12, 10, 2, 0.7);
+        Observations data = planted.Data, twice = data with { RowOf = [.. data.RowOf, data.RowOf[3]], ColOf = [.. data.ColOf, data.ColOf[3]], Values = [.. data.Values.Select((v, i) => i == 3 ? v - 1 : v), data.Values[3] + 1] };
+        CompletionOptions options = new() { Rank = 2, Type = DType.F64, Sweeps = 3 };
+        Completion mean = Run.Fit(twice, options with { AverageDuplicates = true }), once = Run.Fit(data, options);
+        Close.Check(mean.U, once.U, Close.Golden64, "U");
+        Close.Check(mean.V, once.V, Close.Golden64, "V");
+    }
+
+    [Fact]
     public void Empty_rows_and_too_few_entries_are_reported()
     {
         Completion found = Run.Fit(new(4, 5, [0, 0, 1, 3], [0, 1, 1, 3], [1, 2, 3, 4]), new() { Rank = 2, Type = DType.F64, Sweeps = 3 });
@@ -97,5 +108,6 @@ public class CompletionInputTests
         }
         Assert.InRange(planted.Error(first), 0, Close.Layer);
         Assert.Equal(first.U, second.U);
+        Assert.Equal(first.V, second.V);
     }
 }
