@@ -15,6 +15,8 @@ public static class Experiments
         new("randlora", "What RandLoRA and LoRA of as many parameters leave of updates of full rank", RandLoraExperiment.Run),
         new("salt", "What LoRA, singular values alone and SALT leave of the error on a changed task", SaltExperiment.Run),
         new("snell", "What LoRA, kernel distances and SNELL leave of a sparse update", SnellExperiment.Run),
+        new("galore", "A decoder trained from nothing on the King James text: every weight, factors alone, and GaLore", PretrainExperiment.GaLore),
+        new("sltrain", "A decoder trained from nothing on the King James text: every weight, factors alone, and SLTrain", PretrainExperiment.SlTrain),
         new("wara", "What LoRA and WaRA of 1,024 parameters leave of smooth, rough and mixed updates", WaraExperiment.Run),
     ];
 
