@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Runtime.InteropServices;
+using LowRank.Bench.Cases;
 using LowRank.Bench.Methods;
 using LowRank.Oracle;
 
@@ -125,6 +126,10 @@ public static class Program
             catch (OperationCanceledException)
             {
                 break;
+            }
+            catch (PeerMissingException error)
+            {
+                Console.Error.WriteLine($"{row.Name}: {error.Message}");
             }
             catch (Exception error) when (error is InvalidDataException or ExternalException or InvalidOperationException or ArithmeticException or ArgumentException)     // sides that differ, torch's refusals, ours: the other rows count
             {

@@ -81,7 +81,7 @@ public sealed record Report(string Date, string Cpu, string Isa, string Peer, IR
             foreach (RowResult r in group)
             {
                 string ratio = Format($"{r.Ratio:F2}"), rank = r.Rank == 0 ? "" : Format($"{r.Rank}");
-                text.AppendLine(Format($"| {r.Shape} | {rank} | {r.Dtype} | {r.Threads} | {r.OursMs:G4} | {r.PeerMs:G4} | {(r.Ratio < 1 ? $"{ratio} (slower)" : $"**{ratio}**")} | {r.CeilingShare:P0} | {r.Peer[(Peer.Length + 1)..]} |"));
+                text.AppendLine(Format($"| {r.Shape} | {rank} | {r.Dtype} | {r.Threads} | {r.OursMs:G4} | {r.PeerMs:G4} | {(r.Ratio < 1 ? $"{ratio} (slower)" : $"**{ratio}**")} | {r.CeilingShare:P0} | {(r.Peer.StartsWith(Peer, StringComparison.Ordinal) ? r.Peer[(Peer.Length + 1)..] : r.Peer)} |"));
             }
         }
         List<(string, double)> own = [.. Own()];

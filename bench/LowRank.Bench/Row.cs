@@ -37,6 +37,9 @@ public abstract class Case : IDisposable
     /// <summary>Number of data sets.</summary>
     public virtual int Sets => 1;
 
+    /// <summary>What the peer runs on, where the names of its ways do not say it.</summary>
+    public virtual string Library => Oracle.TorchRuntime.Name;
+
     /// <summary>Ways the peer can do it, by name; the runner times the fastest.</summary>
     public abstract IReadOnlyDictionary<string, Action<int, Results?>> Peers { get; }
 

@@ -72,5 +72,8 @@ public static class Rows
         .. CompletionRow.All,
         .. new[] { "haar", "db4", "bior4.4" }.SelectMany(w => new[] { new WaveletRow(w, 4096, Inverse: false), new WaveletRow(w, 4096, Inverse: true) }),
         new WaraRow(2048), new WaraRow(512),
+
+        .. new DctRow[] { new("inverse cosine transform, against SciPy", DctWork.Inverse, 4096, 4096), new("inverse cosine transform, against SciPy", DctWork.Inverse, 768, 3072), new("W + coefficients, against SciPy", DctWork.Merge, 4096, 4096, 5000), new("W + coefficients, against SciPy", DctWork.Merge, 768, 3072, 1000) }.Select(r => r with { SciPy = true }),
+        .. new[] { false, true }.SelectMany(inverse => new[] { "haar", "db4", "bior4.4" }.Select(w => new WaveletRow(w, 4096, inverse, PyWavelets: true))),
     ];
 }

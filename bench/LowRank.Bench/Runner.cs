@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using LowRank.Oracle;
 using Torch = TorchSharp.torch;
 
 namespace LowRank.Bench;
@@ -11,6 +10,7 @@ public sealed class Runner(Device device, Machine machine, TimeSpan perRow, Canc
     private static readonly TimeSpan Sample = TimeSpan.FromMilliseconds(5), Rest = TimeSpan.FromMilliseconds(10);     // idle OpenMP threads spin that long and would take a core from us
 
     /// <summary>Measures a row.</summary>
+    /// <exception cref="Cases.PeerMissingException">There is no peer on this machine.</exception>
     /// <exception cref="InvalidDataException">The two sides do not compute the same.</exception>
     /// <exception cref="OperationCanceledException">Stopped before there was a single pair of samples.</exception>
     public RowResult Measure(Row row)
@@ -55,7 +55,7 @@ public sealed class Runner(Device device, Machine machine, TimeSpan perRow, Canc
         (double flops, double bytes) = machine.Ceiling(row.Threads);
         double floor = 1e3 * Math.Max(work.Cost.Flops / flops, work.Cost.Bytes / bytes);
         return new RowResult(
-            row.Group, row.Shape, row.Rank, $"{row.Type}".ToLowerInvariant(), row.Threads, machine.Cpu, machine.Isa, our, $"{TorchRuntime.Name} {form}", their, their / our,
+            row.Group, row.Shape, row.Rank, $"{row.Type}".ToLowerInvariant(), row.Threads, machine.Cpu, machine.Isa, our, $"{work.Library} {form}".TrimStart(), their, their / our,
             floor / our, ours.Count, Spread(ours), Spread(theirs), error);
     }
 

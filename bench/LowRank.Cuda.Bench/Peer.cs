@@ -1,30 +1,23 @@
-using System.Diagnostics;
-using System.Text.Json;
 using System.Text.Json.Nodes;
+using LowRank.Bench;
 
 namespace LowRank.Cuda.Bench;
 
-/// <summary>The Python process on the other side: one JSON object a line there, one back. It holds its own copy of the data, and
-/// the two sides take turns on the one GPU. A peer that fails, or gives no answer in time, is a line of the table, never the end.</summary>
+/// <summary>The Python process on the other side. It holds its own copy of the data, and the two sides take turns on the one GPU. A peer that fails, or gives no answer in time, is a line of the table, never the end.</summary>
 internal sealed class Peer : IDisposable
 {
-    private static readonly TimeSpan ToStart = TimeSpan.FromSeconds(120), ToPrepare = TimeSpan.FromSeconds(240), ToSample = TimeSpan.FromSeconds(60);
-    private readonly string? script;
-    private readonly string device, work;
-    private Process? process;
+    private static readonly TimeSpan ToPrepare = TimeSpan.FromSeconds(240), ToSample = TimeSpan.FromSeconds(60);
+    private readonly PythonPipe pipe;
+    private readonly string work;
 
     /// <summary>Starts <paramref name="script"/>, if one is named; what it says besides goes to a log in <paramref name="work"/>.</summary>
-    public Peer(string? script, string device, string work)
-    {
-        (this.script, this.device, this.work) = (script, device, work);
-        Start();
-    }
+    public Peer(string? script, string device, string work) => (pipe, this.work) = (new(script, "--device", device, "--work", work), work);
 
     /// <summary>Why there is none, or null.</summary>
-    public string? Missing { get; private set; }
+    public string? Missing => pipe.Missing;
 
     /// <summary>Names and versions of what it runs on.</summary>
-    public Dictionary<string, string> Versions { get; } = [];
+    public IReadOnlyDictionary<string, string> Versions => pipe.Versions;
 
     /// <summary>Hands it the data of a row; the ways it knows to do the work.</summary>
     public IReadOnlyList<string> Offer(CudaRow row, DataSet set, int sets)
@@ -44,7 +37,7 @@ internal sealed class Peer : IDisposable
             }
             return list;
         }
-        JsonNode? answer = Ask(
+        JsonNode? answer = pipe.Ask(
             new JsonObject
             {
                 ["do"] = "offer",
@@ -64,94 +57,19 @@ internal sealed class Peer : IDisposable
     /// <param name="alone">Forget the others, so that its memory is its own.</param>
     public (double? Error, string? Failed) Prepare(string way, bool alone = false)
     {
-        JsonNode? answer = Ask(new JsonObject { ["do"] = "prepare", ["way"] = way, ["alone"] = alone }, ToPrepare);
+        JsonNode? answer = pipe.Ask(new JsonObject { ["do"] = "prepare", ["way"] = way, ["alone"] = alone }, ToPrepare);
         return answer is null ? (null, Missing ?? "no answer in time") : ((double?)answer["error"], (string?)answer["failed"]);
     }
 
     /// <summary>Microseconds a call over so many replays of all sets.</summary>
-    public double? Sample(string way, int replays) => (double?)Ask(new JsonObject { ["do"] = "sample", ["way"] = way, ["replays"] = replays }, ToSample)?["us"];
+    public double? Sample(string way, int replays) => (double?)pipe.Ask(new JsonObject { ["do"] = "sample", ["way"] = way, ["replays"] = replays }, ToSample)?["us"];
 
     /// <summary>Gives the memory of a row back.</summary>
-    public void End() => Ask(new JsonObject { ["do"] = "end" }, ToSample);
+    public void End() => pipe.Ask(new JsonObject { ["do"] = "end" }, ToSample);
 
     /// <summary>Any other request; null where there is no answer.</summary>
-    public JsonNode? Ask(JsonObject request) => Ask(request, ToPrepare);
+    public JsonNode? Ask(JsonObject request) => pipe.Ask(request, ToPrepare);
 
     /// <inheritdoc/>
-    public void Dispose() => Stop();
-
-    private void Start()
-    {
-        if (script is null)
-        {
-            Missing = "none was asked for";
-            return;
-        }
-        try
-        {
-            process = Process.Start(new ProcessStartInfo("python3", [script, "--device", device, "--work", work]) { RedirectStandardInput = true, RedirectStandardOutput = true })!;
-        }
-        catch (System.ComponentModel.Win32Exception error)
-        {
-            Missing = $"no python3 ({error.Message})";
-            return;
-        }
-        JsonNode? hello = Ask(new JsonObject { ["do"] = "hello" }, ToStart);
-        Missing = hello is null ? "the peer did not start; see peer.log" : (string?)hello["missing"];
-        foreach ((string name, JsonNode? version) in hello?["versions"]?.AsObject() ?? [])
-        {
-            Versions[name] = version!.GetValue<string>();
-        }
-    }
-
-    private JsonNode? Ask(JsonObject request, TimeSpan limit)
-    {
-        if (process is null)
-        {
-            return null;
-        }
-        try
-        {
-            process.StandardInput.WriteLine(request.ToJsonString());
-            process.StandardInput.Flush();
-            Task<string?> line = process.StandardOutput.ReadLineAsync();
-            if (line.Wait(limit) && line.Result is { } text)
-            {
-                return JsonNode.Parse(text);
-            }
-        }
-        catch (Exception error) when (error is IOException or AggregateException or JsonException)
-        {
-            Console.Error.WriteLine($"peer: {error.Message}");
-        }
-        // It hangs or has died: another takes its place, without the row's data.
-        Stop();
-        if ((string?)request["do"] != "hello")
-        {
-            Start();
-        }
-        return null;
-    }
-
-    private void Stop()
-    {
-        if (process is null)
-        {
-            return;
-        }
-        try
-        {
-            process.StandardInput.Close();
-            if (!process.WaitForExit(5000))
-            {
-                process.Kill(entireProcessTree: true);
-            }
-        }
-        catch (Exception error) when (error is IOException or InvalidOperationException)
-        {
-            // It had ended by itself.
-        }
-        process.Dispose();
-        process = null;
-    }
+    public void Dispose() => pipe.Dispose();
 }

@@ -1,6 +1,6 @@
 """The other side of the bench: PyTorch, PEFT and Triton on the same data as the runner.
 
-Reads one JSON object a line from standard input and answers one a line:
+Requests, which pipe.py reads, and answers:
   hello                                    -> versions, or why there is no peer here
   offer family, attributes, sets, inputs, results -> the ways this side knows to do that work
   prepare way, alone                       -> error of its results against the runner's (null: a yardstick, not equal work), or why it failed;
@@ -8,15 +8,16 @@ Reads one JSON object a line from standard input and answers one a line:
   sample way, replays                      -> microseconds a call: events around that many replays of all sets
   free, peak                               -> bytes free on the GPU; most bytes that the allocator held since the last prepare
   end                                      -> forgets the row
-A failure is an answer, never the end. Results of the runner come as raw files beside the inputs.
+Results of the runner come as raw files beside the inputs.
 """
 import argparse
 import gc
-import json
 import os
 import sys
 import time
-import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import pipe
 
 WARM = 3  # calls before anything is recorded or timed
 
@@ -88,6 +89,12 @@ class Server:
         self.stream = torch.cuda.Stream() if device == "cuda" else None
         self.row, self.ways, self.recorded = None, {}, {}
 
+    def answer(self, request):
+        if self.stream is None:
+            return getattr(self, request["do"])(request)
+        with self.torch.cuda.stream(self.stream):
+            return getattr(self, request["do"])(request)
+
     def hello(self, _):
         torch = self.torch
         versions = {"python": sys.version.split()[0], "torch": torch.__version__}
@@ -158,31 +165,7 @@ def main():
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--work", required=True, help="folder for the log; the training step's model lies in it")
     arguments = parser.parse_args()
-    # What libraries print must not come between the answers.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    log = os.open(os.path.join(arguments.work, "peer.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    try:
-        server, missing = Server(arguments.device, arguments.work), None
-    except ImportError as error:
-        server, missing = None, "no torch here" if getattr(error, "name", None) == "torch" else str(error)
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            if server is None:
-                answer = {"missing": missing, "failed": missing}
-            elif server.stream is not None:
-                with server.torch.cuda.stream(server.stream):
-                    answer = getattr(server, request["do"])(request)
-            else:
-                answer = getattr(server, request["do"])(request)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
-        answers.write(json.dumps(answer) + "\n")
-        if "CUDA error" in answer.get("failed", ""):
-            sys.exit(1)  # the context is gone: the runner starts another
+    pipe.serve(lambda: Server(arguments.device, arguments.work), os.path.join(arguments.work, "peer.log"))
 
 
 if __name__ == "__main__":

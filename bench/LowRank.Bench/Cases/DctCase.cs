@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LowRank.Oracle;
 using LowRank.Testing;
 using F = TorchSharp.torch.nn.functional;
@@ -16,11 +17,14 @@ public enum DctWork
     Layer,
 }
 
-/// <summary>Cosine transforms; SciPy's are outside of this process and not in the table. The peer's are made of torch's FFT and products.</summary>
+/// <summary>Cosine transforms. The peer's are made of torch's FFT and products, or are SciPy's.</summary>
 public sealed record DctRow(string Group, DctWork Work, int Rows, int Cols, int Coefficients = 0) : Row(Group)
 {
     /// <summary>Rows of x in a layer.</summary>
     public int Tokens { get; init; }
+
+    /// <summary>True where the peer is SciPy.</summary>
+    public bool SciPy { get; init; }
 
     /// <inheritdoc/>
     public override string Shape => $"{(Tokens > 0 ? $"{Tokens} x " : "")}{Rows}x{Cols}{(Coefficients > 0 ? $" k {Coefficients}" : "")}";
@@ -37,6 +41,7 @@ internal sealed class DctCase : Case
     private readonly Tensor w, dy;
     private readonly Parameter x, a, u;
     private readonly Sgd[] packs;
+    private readonly PythonTransform? python;
     private readonly Torch.Tensor tw, tx, tdy, ta, rows, cols, left, right;
 
     public DctCase(DctRow row, Device device)
@@ -53,8 +58,12 @@ internal sealed class DctCase : Case
         long On(int i, int size) => (long)Math.Round(Math.Clamp((double)places[i], 0, 0.999f) * (size - 1), MidpointRounding.ToEven);
         rows = Torch.tensor([.. Enumerable.Range(0, k).Select(j => On(j, m))]);
         cols = Torch.tensor([.. Enumerable.Range(k, k).Select(j => On(j, n))]);
-        (left, right) = (Matrix(m), Matrix(n));
+        (left, right) = row.SciPy ? (Torch.zeros(1), Torch.zeros(1)) : (Matrix(m), Matrix(n));
+        var options = new JsonObject { ["rows"] = m, ["cols"] = n, ["threads"] = row.Threads };
+        python = !row.SciPy ? null : row.Work == DctWork.Inverse ? new PythonTransform("inverse", options, values) : new PythonTransform("merge", options, values, places, spectrum);
     }
+
+    public override string Library => python is null ? base.Library : "";
 
     public override double Bound => Close.Layer;
 
@@ -74,7 +83,7 @@ internal sealed class DctCase : Case
         }
     }
 
-    public override IReadOnlyDictionary<string, Action<int, Results?>> Peers => row.Work switch
+    public override IReadOnlyDictionary<string, Action<int, Results?>> Peers => python?.Ways ?? row.Work switch
     {
         DctWork.Inverse => new Dictionary<string, Action<int, Results?>> { ["irfft"] = Run(() => Inverse(tw)), ["products"] = Run(() => left.t().mm(tw).mm(right)) },
         DctWork.Merge => new Dictionary<string, Action<int, Results?>> { ["irfft"] = Run(() => tw + Inverse(Spelled())), ["products"] = Run(() => tw + left.t().mm(Spelled()).mm(right)), ["cosines"] = Run(() => tw + Cosines()) },
@@ -107,6 +116,7 @@ internal sealed class DctCase : Case
 
     protected override void Dispose(bool disposing)
     {
+        python?.Dispose();
         Array.ForEach(packs, pack => pack.Dispose());
         store.Dispose();
         foreach (Torch.Tensor tensor in (ReadOnlySpan<Torch.Tensor>)[tw, tx, tdy, ta, rows, cols, left, right])

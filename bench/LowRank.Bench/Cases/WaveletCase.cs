@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LowRank.Oracle;
 using LowRank.Testing;
 using F = TorchSharp.torch.nn.functional;
@@ -5,9 +6,9 @@ using Torch = TorchSharp.torch;
 
 namespace LowRank.Bench.Cases;
 
-/// <summary>A transform of several levels of a square matrix, with zeros outside; float32. The peer does it as PyTorch's wavelet packages do: a strided
-/// convolution with the four products of the filters a level.</summary>
-public sealed record WaveletRow(string Wavelet, int Size, bool Inverse) : Row(Inverse ? "wavelets, inverse" : "wavelets")
+/// <summary>A transform of several levels of a square matrix, with zeros outside; float32. The peer does it as PyTorch's wavelet packages do, a strided
+/// convolution with the four products of the filters a level, or is PyWavelets.</summary>
+public sealed record WaveletRow(string Wavelet, int Size, bool Inverse, bool PyWavelets = false) : Row((Inverse ? "wavelets, inverse" : "wavelets") + (PyWavelets ? ", against PyWavelets" : ""))
 {
     /// <summary>How often the approximation is taken apart.</summary>
     public int Levels { get; init; } = 3;
@@ -27,6 +28,7 @@ internal sealed class WaveletCase : Case
     private readonly WaveletLayout layout;
     private readonly Op op;
     private readonly Tensor input;
+    private readonly PythonTransform? python;
     private readonly Torch.Tensor theirs, down, up;
     private readonly Torch.Tensor[] bands;      // LL of the deepest level, then [1, 3, rows, cols] of each level from there on
 
@@ -42,13 +44,17 @@ internal sealed class WaveletCase : Case
         (down, up) = (Products(wavelet.DecLow, wavelet.DecHigh, reversed: true), Products(wavelet.RecLow, wavelet.RecHigh, reversed: false));
         theirs = row.Inverse ? Torch.zeros(1) : TorchTensors.Of(values, [1, 1, row.Size, row.Size], DType.F32);
         bands = row.Inverse ? [.. Places().Select(p => TorchTensors.Of(values.AsSpan(p.Offset, p.Bands * p.Rows * p.Cols).ToArray(), [1, p.Bands, p.Rows, p.Cols], DType.F32))] : [];
+        var options = new JsonObject { ["rows"] = row.Size, ["cols"] = row.Size, ["levels"] = row.Levels, ["wavelet"] = row.Wavelet, ["mode"] = "zero" };
+        python = row.PyWavelets ? new PythonTransform(row.Inverse ? "synthesis" : "analysis", options, values) : null;
     }
+
+    public override string Library => python is null ? base.Library : "";
 
     public override Cost Cost => op.Cost(new Tensor?[] { input });
 
     public override double Bound => Close.Layer;
 
-    public override IReadOnlyDictionary<string, Action<int, Results?>> Peers => new Dictionary<string, Action<int, Results?>>
+    public override IReadOnlyDictionary<string, Action<int, Results?>> Peers => python?.Ways ?? new Dictionary<string, Action<int, Results?>>
     {
         [row.Inverse ? "conv_transpose2d" : "conv2d"] = (_, results) =>
         {
@@ -68,6 +74,7 @@ internal sealed class WaveletCase : Case
 
     protected override void Dispose(bool disposing)
     {
+        python?.Dispose();
         store.Dispose();
         Array.ForEach([theirs, down, up, .. bands], t => t.Dispose());
     }
