@@ -50,10 +50,10 @@ public class OpTests
         {
             (double[] y, double[]?[] gradients) = run.On(device, type, times);
             Assert.True(device.Fallbacks.Count == 0, $"{name} in {type} fell back to the reference: {string.Join(", ", device.Fallbacks.Keys)}");
-            Close.Check(y, want, Close.Bound(type), $"{name} on {deviceName} in {type}");
+            Close.Check(y, want, OpRows.All[row].Bound(type), $"{name} on {deviceName} in {type}");
             foreach (int i in run.Differentiable)
             {
-                Close.Check(gradients[i], [.. wantGradients[i]!.Select(g => times * g)], Close.Bound(type), $"{name} on {deviceName} in {type}, gradient of operand {i} after {times} passes");
+                Close.Check(gradients[i], [.. wantGradients[i]!.Select(g => times * g)], OpRows.All[row].Bound(type), $"{name} on {deviceName} in {type}, gradient of operand {i} after {times} passes");
             }
         }
     }

@@ -47,6 +47,12 @@ public sealed record OpRow(Op Op, params Operand[] Inputs)
     /// <summary>Types that native kernels take with gradients.</summary>
     public DType[] Types { get; init; } = [DType.F32, DType.BF16];
 
+    /// <summary>Ops that it stands for, each of which rounds what it hands on.</summary>
+    public int Stages { get; init; } = 1;
+
+    /// <summary>Bound of its errors: those of its stages add up as random ones do.</summary>
+    public double Bound(DType type) => Close.Bound(type) * Math.Sqrt(Stages);
+
     /// <summary>Step of the central difference; an op that rounds needs one far above its unit.</summary>
     public double Step { get; init; } = Close.Step;
 
@@ -85,10 +91,10 @@ public static class OpRows
         new(new LoraLinear(1), X(130, 64), Packed(128, 64), P(16, 64), P(128, 16)),
         new(new LoraLinear(1), X(150, 80), Packed(200, 80), P(20, 80), P(200, 20)),
         new(new LoraLinear(1), X(128, 64), Packed(129, 64), P(64, 64), P(129, 64)),
-        new(new GatedLinear(GateFunction.Silu), X(9, 40), P(24, 40), P(24, 40)),
-        new(new GatedLinear(GateFunction.GeluTanh, 0.5, 1.5), X(37, 50), Packed(70, 50), Packed(70, 50), P(5, 50), P(70, 5), P(8, 50), P(70, 8), P(70), P(70)),
-        new(new GatedLinear(GateFunction.Silu, 1, 2), X(200, 70), Packed(136, 70), Packed(136, 70), None, None, P(3, 70), P(136, 3), None, P(136)),
-        new(new GatedLinear(GateFunction.Silu), X(190, 30), P(72, 30), P(72, 30), None, None, None, None, P(72)),
+        new(new GatedLinear(GateFunction.Silu), X(9, 40), P(24, 40), P(24, 40)) { Stages = 3 },
+        new(new GatedLinear(GateFunction.GeluTanh, 0.5, 1.5), X(37, 50), Packed(70, 50), Packed(70, 50), P(5, 50), P(70, 5), P(8, 50), P(70, 8), P(70), P(70)) { Stages = 3 },
+        new(new GatedLinear(GateFunction.Silu, 1, 2), X(200, 70), Packed(136, 70), Packed(136, 70), None, None, P(3, 70), P(136, 3), None, P(136)) { Stages = 3 },
+        new(new GatedLinear(GateFunction.Silu), X(190, 30), P(72, 30), P(72, 30), None, None, None, None, P(72)) { Stages = 3 },
         // Lines of 16 bytes throughout: the tiled products of a GPU
         new(new Linear(), X(70, 40), Packed(72, 40), P(72)),
         new(new LoraLinear(1.5), X(70, 40), Packed(72, 40), P(8, 40), P(72, 8), P(72), P(72)),
