@@ -4,7 +4,7 @@ namespace LowRank;
 public static class Packing
 {
     private const int PanelRows = 32;
-    private const long SlabBytes = 4 << 20;
+    private const long SlabBytes = 1 << 20;
 
     /// <summary>A packed copy of w [n,k] in <paramref name="target"/> where the device packs weights, else a plain copy.</summary>
     public static Tensor Pack(Tensor w, Scope target)

@@ -99,7 +99,7 @@ public abstract class TensorSource : IDisposable
     }
 
     /// <summary>A tensor of the engine in <paramref name="type"/>, made in <paramref name="scope"/>; rounded to nearest even where the file is wider. Beside the
-    /// tensor a few megabytes are taken for a while.</summary>
+    /// tensor a megabyte is taken for a while.</summary>
     /// <exception cref="ModelFormatException">No such tensor, or a type without values.</exception>
     public Tensor Load(string name, Scope scope, DType type)
     {
@@ -127,7 +127,7 @@ public abstract class TensorSource : IDisposable
         sizes[0] = count;
         Tensor tensor = scope.New(Shape.Of(sizes), type), flat = tensor.Reshape([checked((int)tensor.Shape.Count)]);
         long from = entry.Shape[0] == 0 ? 0 : entry.Shape.Count / entry.Shape[0] * first;
-        const int step = 1 << 20;
+        const int step = 1 << 17;
         using Scope part = scope.Device.NewStore();
         for (int done = 0; done < flat.Shape[0]; done += step)
         {
