@@ -132,6 +132,9 @@ public sealed partial class AdaptedModel : IDisposable
     /// <summary>True where the layer has an adapter of this set, or a weight or bias trained as a whole.</summary>
     internal bool Touches(Site site) => adapters.Exists(a => a.Site == site) || swaps.Exists(s => s.IsOf(site));
 
+    /// <summary>True where a weight or bias of the layer is trained as a whole.</summary>
+    internal bool TrainsWhole(Site site) => swaps.Exists(s => s.IsOf(site));
+
     /// <summary>All that this set does to a linear layer, where that is ΔW = s·B·A of a rank that a packed set takes; else null.</summary>
     internal AdapterFactors? Packable(Site site) => site.Kind == SiteKind.Linear && !swaps.Exists(s => s.IsOf(site))
         && adapters.Find(a => a.Site == site)?.Factors is { } factors && factors.A.Shape[0] <= AdapterTable.MostRank ? factors : null;
@@ -199,6 +202,12 @@ public sealed partial class AdaptedModel : IDisposable
         {
             throw new InvalidOperationException($"AdaptedModel: the adapters are {(Enabled ? "merged" : "disabled")}, want them in place to train; call {(Enabled ? "Unmerge" : "Enable")} first");
         }
+        Advance(optimizer, progress);
+    }
+
+    /// <summary>A step, whether or not the set is enabled.</summary>
+    internal void Advance(Optimizer optimizer, Progress? progress)
+    {
         Progress now = progress ?? new Progress(Steps, 0, 0, optimizer.LearningRate);
         adapters.ForEach(a => a.BeforeStep(now));
         optimizer.Step();

@@ -60,14 +60,14 @@ internal sealed class MixedBatch : IDisposable
 
     private Tensor Forward(Site site, Tensor x)
     {
-        if (x.Device.Current is Tape)
-        {
-            throw new InvalidOperationException($"Mix: a tape is open at {site.Path}, want a scope: a batch whose samples choose their adapters computes and does not train");
-        }
         int samples = choice.Length;
         if (x.Shape.Rank == 0 || samples == 0 || x.Shape[0] % samples != 0)
         {
             throw new ShapeException($"Mix: the input of {site.Path} is {x.Shape}, want a first dimension of so many rows for each of {samples} samples");
+        }
+        if (x.Device.Current is Tape)
+        {
+            return Recorded(site, x);
         }
         int each = x.Shape[0] / samples;
         AdapterSet? set = packed.Layers[site];
@@ -81,6 +81,53 @@ internal sealed class MixedBatch : IDisposable
             }
         }
         return y;
+    }
+
+    /// <summary>The same so that gradients flow: each adapter sees its own samples, and what it makes of them goes back to their places.</summary>
+    private Tensor Recorded(Site site, Tensor x)
+    {
+        int[] own = [.. choice.Select(i => i >= 0 && sets[i].Touches(site) ? i : AdapterChoice.None)], groups = [.. own.Distinct()];
+        if (groups.FirstOrDefault(i => i >= 0 && sets[i].TrainsWhole(site), AdapterChoice.None) is >= 0 and var whole)
+        {
+            throw new InvalidOperationException($"Mix: adapter {whole} trains {site.Path} as a whole, want no tape: of the adapters of a batch whose samples choose, whole modules and biases compute and do not train");
+        }
+        Tensor Output(int set, Tensor part) => set < 0 ? site.BaseForward(part) : sets[set].Alone(site, part);
+        if (groups.Length == 1)
+        {
+            return Output(groups[0], x);
+        }
+        int samples = choice.Length, each = x.Shape[0] / samples;
+        Scope scope = x.Device.Current!;
+        Tensor? y = null;
+        foreach (int set in groups)
+        {
+            int[] at = [.. Enumerable.Range(0, samples).Where(i => own[i] == set)];
+            Tensor made = Output(set, Taken(x, at, samples, each, scope));
+            int wide = checked((int)(made.Shape.Count / at.Length));
+            // Samples of others read some sample, times 0.
+            int[] place = [.. Enumerable.Range(0, samples).Select(i => Math.Max(0, Array.IndexOf(at, i)))];
+            double[] mine = [.. own.Select(i => i == set ? 1.0 : 0)];
+            Tensor spread = new Gather().Apply(made.Reshape([at.Length, wide]), scope.Of([samples], place));
+            Tensor part = new ScaleRows().Apply(spread, scope.Of([samples], mine, made.DType.ForParameters()));
+            int[] sizes = [.. made.Shape];
+            sizes[0] = sizes[0] / at.Length * samples;
+            y = y is null ? part.Reshape(Shape.Of(sizes)) : new Add().Apply(y, part.Reshape(Shape.Of(sizes)));
+        }
+        return y!;
+    }
+
+    /// <summary>Samples of x, one after the other.</summary>
+    private static Tensor Taken(Tensor x, int[] at, int samples, int each, Scope scope)
+    {
+        int[] sizes = [.. x.Shape];
+        sizes[0] = at.Length * each;
+        int wide = checked((int)(x.Shape.Count / samples));
+        if (x.DType == DType.I32)
+        {
+            int[] ids = x.ToInts();
+            return scope.Of(Shape.Of(sizes), [.. at.SelectMany(i => ids.AsSpan(i * wide, wide).ToArray())]);
+        }
+        return new Gather().Apply(x.Reshape([samples, wide]), scope.Of([at.Length], at)).Reshape(Shape.Of(sizes));
     }
 
     private AdapterChoice Rows(int each)

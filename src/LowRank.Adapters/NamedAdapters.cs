@@ -158,7 +158,8 @@ public sealed class NamedAdapters : IDisposable
     /// null or <see cref="None"/>: through the plain model. Samples lie along the first dimension of every layer's input. LoRA of linear layers goes through
     /// <see cref="MultiLoraLinear"/> in one pass, its factors packed once and again after they changed; what is more than that (DoRA, other layers, whole
     /// modules) sample by sample. On the CPU a sample's bits depend on itself and its adapter alone, never on the batch; samples without an adapter have the
-    /// plain model's. For computing, not for training.</summary>
+    /// plain model's. On a tape every adapter sees its own samples and has its gradients from them alone; <see cref="Step"/> then moves it. Whole
+    /// modules and biases are not trained so.</summary>
     /// <exception cref="AdapterConfigException">A name is unknown, or <see cref="WhyNotMixable"/>.</exception>
     /// <exception cref="InvalidOperationException">The adapters are merged, or a batch of this kind is open.</exception>
     public IDisposable Mix(params IReadOnlyList<string?> names)
@@ -182,6 +183,20 @@ public sealed class NamedAdapters : IDisposable
             packed = new PackedAdapters(Model, all);
         }
         return new MixedBatch(packed, all, choice);
+    }
+
+    /// <summary>One step of an adapter with its own optimiser, whether or not it is active, so that it can follow a batch of <see cref="Mix"/>: BeforeStep of
+    /// every layer's adapter, the optimiser, AfterStep.</summary>
+    /// <exception cref="AdapterConfigException">There is no such name.</exception>
+    /// <exception cref="InvalidOperationException">The adapters are merged, or there is no gradient.</exception>
+    public void Step(string name, Optimizer optimizer, Progress? progress = null)
+    {
+        AdaptedModel set = this[name];
+        if (Merged)
+        {
+            throw new InvalidOperationException("NamedAdapters: the adapters are merged, want them in place to train; call Unmerge first");
+        }
+        set.Advance(optimizer, progress);
     }
 
     /// <summary>Why an adapter cannot be one of several in a batch, or null where it can.</summary>
