@@ -13,6 +13,7 @@ public static class Rows
     private static readonly LayerRow DoraBoth = new("dora forward+backward", Method.Dora) { Backward = true };
     private static readonly QuantizedRow Bytes = new("quantised W", Quantization.Int8Rows), Nibbles = Bytes with { Kind = Quantization.NF4 };
     private static readonly WordLossRow WordLoss = new(512, 1024, 32000), WholeLoss = WordLoss with { Group = "loss of words, logits whole", Whole = true };
+    private static readonly GatedRow Gated = new(512, 2816, 1024);
     private static readonly VisionRow Step = new("vit step");
 
     /// <summary>Every row.</summary>
@@ -43,6 +44,9 @@ public static class Rows
         .. new[] { Bytes, Nibbles }.SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 4 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 } }),
         .. new[] { Bytes, Nibbles }.Select(q => q with { Group = "quantised W on both sides", PeerHasCodes = true })
             .SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 }, q with { Tokens = 512, AdapterRank = 16 } }),
+
+        .. new[] { Gated, Gated with { Tokens = 1 }, Gated with { Type = DType.BF16 }, Gated with { AdapterRank = 16 }, Gated with { AdapterRank = 16, Backward = true } }
+            .SelectMany(g => new[] { g, g with { Group = "gated feed-forward, layers apart", Apart = true } }),
 
         new AdapterLayerRow("randlora forward+backward", new RandLoraConfig { Targets = ["layer"], Rank = 16, Alpha = 320 }),
         new AdapterLayerRow("salt forward+backward", new SaltConfig { Targets = ["layer"], LowRank = 16 }),
