@@ -316,7 +316,7 @@ internal sealed record Repetition(IReadOnlyDictionary<string, Parameter> Before,
 /// <param name="ModelType">As config.json names it.</param>
 /// <param name="Held">What may stand behind the layers and is held to golden/models: outputs and the gradients of all weights, in float64 and float32.</param>
 /// <param name="Others">What may stand there too, of the same parts, without a golden case of its own.</param>
-/// <param name="Generates">Continues texts with a cache of keys and values.</param>
+/// <param name="Generates">Writes: a decoder with a cache of keys and values, one behind an encoder with its whole text anew for every token.</param>
 public sealed record ArchitectureFacts(string ModelType, IReadOnlyList<string> Held, IReadOnlyList<string> Others, bool Generates)
 {
     /// <summary>Layers that an adapter may take.</summary>

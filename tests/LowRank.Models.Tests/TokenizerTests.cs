@@ -45,6 +45,15 @@ public sealed class TokenizerTests : IDisposable
         int[] Ids(string text) => tokenizer.Encode(text, special: false).Ids.ToArray();
     }
 
+    [Fact]
+    public void A_line_of_added_tokens_is_read_once()
+    {
+        const int times = 200_000;
+        Tokenizer tokenizer = Load("llama2_bpe");
+        TokenEncoding got = tokenizer.Encode(string.Concat(Enumerable.Repeat("</s>", times)), special: false);
+        Assert.Equal(Enumerable.Repeat(tokenizer.IdOf("</s>")!.Value, times), got.Ids);
+    }
+
     [Theory, InlineData("bert_uncased"), InlineData("llama3_bpe"), InlineData("llama2_bpe"), InlineData("unigram_charsmap")]
     public void A_long_line_without_spaces_is_encoded(string name)
     {

@@ -63,17 +63,18 @@ internal sealed class AddedTokens
             letter += char.IsHighSurrogate(flat[i]) ? 0 : 1;
             letterOf[i + 1] = letter;
         }
+        int[] next = [.. tokens.Select(t => flat.IndexOf(t.Content, StringComparison.Ordinal))];     // where each comes next; -1: nowhere
         int done = 0;       // letters taken
         for (int at = 0; at < flat.Length;)
         {
             AddedToken? best = null;
             int first = -1;
-            foreach (AddedToken token in tokens)
+            for (int i = 0; i < tokens.Length; i++)
             {
-                int index = flat.IndexOf(token.Content, at, StringComparison.Ordinal);
-                if (index >= 0 && (first < 0 || index < first || (index == first && token.Content.Length > best!.Content.Length)))
+                next[i] = next[i] >= 0 && next[i] < at ? flat.IndexOf(tokens[i].Content, at, StringComparison.Ordinal) : next[i];
+                if (next[i] >= 0 && (first < 0 || next[i] < first || (next[i] == first && tokens[i].Content.Length > best!.Content.Length)))
                 {
-                    (best, first) = (token, index);
+                    (best, first) = (tokens[i], next[i]);
                 }
             }
             if (best is null)

@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace LowRank.Models.Tokenizers;
 
 /// <summary>A code point of a text under way, and the code points [Start, End) of the original that it stands for.</summary>
@@ -36,13 +38,26 @@ internal sealed class AlignedText
     /// <summary>The characters of letters [start, end).</summary>
     public string Text(int start, int end)
     {
-        var text = new System.Text.StringBuilder(end - start);
-        Span<char> pair = stackalloc char[2];
-        for (int i = start; i < end; i++)
+        int units = end - start;
+        foreach (Letter letter in CollectionsMarshal.AsSpan(letters)[start..end])
         {
-            text.Append(pair[..new System.Text.Rune(letters[i].Rune).EncodeToUtf16(pair)]);
+            units += letter.Rune > char.MaxValue ? 1 : 0;
         }
-        return text.ToString();
+        return string.Create(units, (letters, start, end), static (to, of) =>
+        {
+            foreach (Letter letter in CollectionsMarshal.AsSpan(of.letters)[of.start..of.end])
+            {
+                if (letter.Rune <= char.MaxValue)
+                {
+                    to[0] = (char)letter.Rune;
+                    to = to[1..];
+                }
+                else
+                {
+                    to = to[new System.Text.Rune(letter.Rune).EncodeToUtf16(to)..];
+                }
+            }
+        });
     }
 
     /// <summary>Puts other code points in the place of each letter: those that <paramref name="map"/> adds.</summary>
@@ -97,14 +112,18 @@ internal sealed class AlignedText
     {
         int[] runes = [.. content.EnumerateRunes().Select(r => r.Value)];
         var result = new List<Letter>(letters.Count);
+        Span<Letter> all = CollectionsMarshal.AsSpan(letters);
         int done = 0;
         foreach ((int start, int end) in matches)
         {
-            result.AddRange(letters.GetRange(done, start - done));
-            result.AddRange(runes.Select(r => letters[end - 1].With(r)));
+            result.AddRange(all[done..start]);
+            foreach (int rune in runes)
+            {
+                result.Add(all[end - 1].With(rune));
+            }
             done = end;
         }
-        result.AddRange(letters.GetRange(done, letters.Count - done));
+        result.AddRange(all[done..]);
         letters = result;
     }
 

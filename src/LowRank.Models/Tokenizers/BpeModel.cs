@@ -12,6 +12,7 @@ internal sealed class BpeModel : WordModel
     private readonly string continuing, ending;
     private readonly HashSet<(int, int)>? joints;           // neighbours inside a merged token; null: texts are not parted
     private readonly PieceMemo parts = new();
+    private readonly bool[] isLetter = new bool[char.MaxValue + 1];     // tokens of one unit of UTF-16
 
     public BpeModel(JsonPart part) : base(ReadVocabulary(part.At("vocab")))
     {
@@ -32,6 +33,10 @@ internal sealed class BpeModel : WordModel
             }
             string joined = pair[0] + (continuing.Length > 0 && pair[1].StartsWith(continuing, StringComparison.Ordinal) ? pair[1][continuing.Length..] : pair[1]);
             merges[(Id(pair[0], merge), Id(pair[1], merge))] = (rank++, Id(joined, merge));
+        }
+        foreach (string token in Vocabulary.Keys.Where(t => t.Length == 1))
+        {
+            isLetter[token[0]] = true;
         }
         joints = continuing.Length == 0 && ending.Length == 0 && !merges.Keys.Any(m => IsByte(m.Item1) || IsByte(m.Item2) || m.Item1 == unknown || m.Item2 == unknown) ? Joints() : null;
     }
@@ -54,7 +59,8 @@ internal sealed class BpeModel : WordModel
         int before = -1, count = 0;     // the letter before this one, -1 where it is no token; letters of the part
         for (int i = 0; i < word.Length;)
         {
-            int units = char.IsHighSurrogate(word[i]) ? 2 : 1, rune = lookup.ContainsKey(word.AsSpan(i, units)) ? (units == 1 ? word[i] : char.ConvertToUtf32(word, i)) : -1;
+            int units = char.IsHighSurrogate(word[i]) ? 2 : 1;
+            int rune = units == 1 ? (isLetter[word[i]] ? word[i] : -1) : lookup.ContainsKey(word.AsSpan(i, 2)) ? char.ConvertToUtf32(word, i) : -1;
             if (before >= 0 && rune >= 0 && !joints!.Contains((before, rune)))
             {
                 Add(i);

@@ -128,6 +128,7 @@ internal static class Normalizer
         private const int LongCluster = 6;
         private readonly uint[] trie;
         private readonly byte[] targets;
+        private readonly int[]?[] ofAscii;
 
         public CharacterMap(string base64, JsonPart part)
         {
@@ -147,6 +148,7 @@ internal static class Normalizer
             }
             trie = MemoryMarshal.Cast<byte, uint>(bytes.AsSpan(4, size)).ToArray();
             targets = bytes[(4 + size)..];
+            ofAscii = [.. Enumerable.Range(0, 128).Select(c => Find([(char)c]))];
         }
 
         public void Apply(AlignedText text)
@@ -155,6 +157,16 @@ internal static class Normalizer
             string whole = text.ToString();
             for (int at = 0, start = 0; at < whole.Length;)
             {
+                // No mark follows: the character is a cluster by itself.
+                if (char.IsAscii(whole[at]) && whole[at] != '\r' && (at + 1 == whole.Length || char.IsAscii(whole[at + 1])))
+                {
+                    if (ofAscii[whole[at]] is { } plain)
+                    {
+                        ranges.Add((start, start + 1, text.InPlace(start, start + 1, plain)));
+                    }
+                    (at, start) = (at + 1, start + 1);
+                    continue;
+                }
                 int length = StringInfo.GetNextTextElementLength(whole, at);
                 ReadOnlySpan<char> cluster = whole.AsSpan(at, length);
                 int count = Runes(cluster).Length;

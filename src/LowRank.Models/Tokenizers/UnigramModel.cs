@@ -11,7 +11,7 @@ internal sealed class UnigramModel : WordModel
     private readonly int unknown;
     private readonly double unknownScore;
     private readonly bool fallback;
-    private readonly Dictionary<(int, char), int> steps = [];      // the tokens as a tree of characters, its root 0
+    private readonly Dictionary<long, int> steps = [];      // the tokens as a tree of characters, its root 0
     private readonly Dictionary<int, int> ends = [];               // the token that ends at a node
 
     public UnigramModel(JsonPart part) : base(Read(part.At("vocab"), out double[] scores))
@@ -29,7 +29,7 @@ internal sealed class UnigramModel : WordModel
             int node = 0;
             foreach (char c in token)
             {
-                ref int next = ref CollectionsMarshal.GetValueRefOrAddDefault(steps, (node, c), out bool known);
+                ref int next = ref CollectionsMarshal.GetValueRefOrAddDefault(steps, Step(node, c), out bool known);
                 node = next = known ? next : steps.Count;
             }
             ends[node] = id;
@@ -75,11 +75,13 @@ internal sealed class UnigramModel : WordModel
         return fallback ? [.. pieces.SelectMany(p => p.Id == unknown && Bytes(word.AsSpan(units[p.Start], units[p.End] - units[p.Start])) is { } ids ? ids.Select(id => p with { Id = id }) : [p])] : [.. pieces];
     }
 
+    private static long Step(int node, char c) => ((long)node << 16) | c;
+
     private bool TryStep(ref int node, ReadOnlySpan<char> letter)
     {
         foreach (char c in letter)
         {
-            if (!steps.TryGetValue((node, c), out node))
+            if (!steps.TryGetValue(Step(node, c), out node))
             {
                 return false;
             }
