@@ -25,9 +25,9 @@ public class AdapterTests
             using AdaptedModel adapted = model.Attach(row.Config, seed: 1);
             if (row.StartsExactly)
             {
-                // In F64 the references of a layer and of a layer with factors add in another order.
+                // In F64 the references of a layer and of a layer with factors add in another order, and on a GPU the two may take other tiles.
                 double[] start = model.Site.Forward(row.Tensor(scope, type, row.Values())).ToDoubles();
-                Close.Check(start, y, type == DType.F64 ? Close.Bound(type) : 0, $"y of {name} in {type} at the start");
+                Close.Check(start, y, type == DType.F64 || deviceName.StartsWith("cuda", StringComparison.Ordinal) ? Close.Bound(type) : 0, $"y of {name} in {type} at the start");
             }
             double error = Close.Error(adapted.Adapters[0].EffectiveWeight().ToDoubles(), w);
             double bound = row.StartsExactly ? 0 : adapted.Adapters[0].ChangesBase ? Close.Bound(type) : Close.Bound(type.ForParameters());
