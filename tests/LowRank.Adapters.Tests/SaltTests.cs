@@ -312,6 +312,39 @@ public sealed class SaltTests : IDisposable
         return adapter.EffectiveWeight().ToDoubles();
     }
 
+    [Theory]
+    [InlineData(SaltVariant.V1, 3)]
+    [InlineData(SaltVariant.V2, 6)]
+    public void Few_tokens_through_the_factors_give_what_many_give_through_the_weight(SaltVariant variant, int top)
+    {
+        const int parts = 8, each = 4;
+        (double[] Y, double[][] Gradients) Pass(bool together)
+        {
+            using var model = new OneLayer(device, DType.F64, SiteKind.Linear, [9, 6], AdapterRow.Draw(new Rng(1), 54), AdapterRow.Draw(new Rng(5), 9));
+            using AdaptedModel adapted = model.Attach(Config with { Rank = top, Variant = variant });
+            foreach (Parameter p in adapted.Parameters)
+            {
+                p.Value.Set([.. p.Value.ToDoubles().Zip(AdapterRow.Draw(new Rng(7).Fork(p.Name), (int)p.Value.Shape.Count), (v, d) => v + (0.3 * d))]);
+            }
+            double[] x = AdapterRow.Draw(new Rng(2), parts * each * 6), dy = AdapterRow.Draw(new Rng(3), parts * each * 9);
+            List<double> y = [];
+            for (int part = 0; part < (together ? 1 : parts); part++)
+            {
+                using Tape tape = device.BeginTape();
+                int tokens = together ? parts * each : each;
+                Tensor output = model.Site.Forward(tape.Of([tokens, 6], x.AsSpan(part * each * 6, tokens * 6)));
+                y.AddRange(output.ToDoubles());
+                tape.Backward(output, tape.Of([tokens, 9], dy.AsSpan(part * each * 9, tokens * 9)));
+            }
+            return ([.. y], [.. adapted.Parameters.Select(p => p.Gradient!.ToDoubles())]);
+        }
+        (double[] y, double[][] gradients) = Pass(together: true);
+        (double[] want, double[][] wanted) = Pass(together: false);
+        Close.Check(y, want, Close.Bound(DType.F64), "y");
+        Assert.All(gradients.Zip(wanted), pair => Close.Check(pair.First, pair.Second, Close.Bound(DType.F64), "gradient"));
+        Assert.All(gradients, g => Assert.Contains(g, v => v != 0));
+    }
+
     private double[] Change(AdaptedModel adapted) => [.. Effective(adapted.Adapters[0]).Zip(adapted.Model.Sites[0].Weight.Value.ToDoubles(), (e, w) => e - w)];
 
     private double[] Product(AdaptedModel adapted)

@@ -1,7 +1,7 @@
 namespace LowRank.Adapters;
 
-/// <summary>a, b [r], X [q,l], Y [l,q] trained; U [out,p], S [p], Vᵀ [p,in] frozen and saved. W_eff is formed once a call, top and rest apart, for the blocks of
-/// C between them are zero; the layer is one product with it.</summary>
+/// <summary>a, b [r], X [q,l], Y [l,q] trained; U [out,p], S [p], Vᵀ [p,in] frozen and saved. Top and rest go apart, for the blocks of C between them are zero.
+/// With many tokens W_eff is formed once a call and the layer is one product with it; with fewer, about as many as W has rows, x goes through the factors.</summary>
 internal sealed class Salt : Adapter
 {
     private const double Deviation = 0.01;      // of V1
@@ -40,23 +40,40 @@ internal sealed class Salt : Adapter
     /// <summary>a ⊙ S + b of the largest [r].</summary>
     private Tensor Moved => new Add().Apply(new Mul().Apply(a, s.Slice(0, top)), b);
 
+    /// <summary>relu(diag(S) + X·Y) of the rest [q,q].</summary>
+    private Tensor Core => new Relu().Apply(new AddSparse().Apply(new MatMul().Apply(x!, y!), s.Slice(top, rest), diagonal));
+
     public override Tensor EffectiveWeight()
     {
         Tensor w = new MatMul().Apply(new Columns(0, top).Apply(u), new ScaleRows().Apply(vt.Slice(0, top), new Relu().Apply(Moved)));
         if (diagonal is not null)
         {
-            Tensor core = new Relu().Apply(new AddSparse().Apply(new MatMul().Apply(x!, y!), s.Slice(top, rest), diagonal));
-            w = new AddMatMul(1).Apply(w, new Columns(top, rest).Apply(u), new MatMul().Apply(core, vt.Slice(top, rest)));
+            w = new AddMatMul(1).Apply(w, new Columns(top, rest).Apply(u), new MatMul().Apply(Core, vt.Slice(top, rest)));
         }
         return w.Reshape(Site.Weight.Value.Shape);
     }
 
     public override Tensor Forward(Tensor x)
     {
-        Tensor w = EffectiveWeight();
-        return Site.IsConvolution
-            ? Site.FromPatches(new Linear().Apply(Site.Patches(x), w.Reshape([Site.Outputs, Site.Inputs]), Site.Bias?.Value), x)
-            : new Linear().Apply(x, w, Site.Bias?.Value);
+        Tensor rows = Site.IsConvolution ? Site.Patches(x) : x;
+        Tensor y = IsFactored(rows.Shape.Rows) ? ByFactors(rows) : new Linear().Apply(rows, EffectiveWeight().Reshape([Site.Outputs, Site.Inputs]), Site.Bias?.Value);
+        return Site.IsConvolution ? Site.FromPatches(y, x) : y;
+    }
+
+    /// <summary>True where fewer products come from the factors than from W_eff and its making.</summary>
+    private bool IsFactored(long tokens)
+    {
+        long n = Site.Outputs, k = Site.Inputs, square = (long)rest * rest;
+        return tokens * ((k * (top + rest)) + square + (n * (top + rest))) < (n * k * (top + rest)) + (square * k) + (tokens * n * k);
+    }
+
+    /// <summary>y = U₁·(relu(a ⊙ S + b) ⊙ V₁ᵀ·x) + U₂·relu(C)·V₂ᵀ·x + bias.</summary>
+    private Tensor ByFactors(Tensor input)
+    {
+        Tensor scaled = new Mul().Apply(new Linear().Apply(input, vt.Slice(0, top)), new Relu().Apply(Moved));
+        Tensor output = new Linear().Apply(scaled, new Columns(0, top).Apply(u), Site.Bias?.Value);
+        return diagonal is null ? output
+            : new Add().Apply(output, new Linear().Apply(new Linear().Apply(new Linear().Apply(input, vt.Slice(top, rest)), Core), new Columns(top, rest).Apply(u)));
     }
 
     /// <summary>reg_lambda·(‖a ⊙ S + b − S‖ + ‖X·Y‖); the gradient of a norm of zero is zero.</summary>
