@@ -18,6 +18,7 @@ public static class Experiments
         new("galore", "A decoder trained from nothing on the King James text: every weight, factors alone, and GaLore", PretrainExperiment.GaLore),
         new("sltrain", "A decoder trained from nothing on the King James text: every weight, factors alone, and SLTrain", PretrainExperiment.SlTrain),
         new("wara", "What LoRA and WaRA of 1,024 parameters leave of smooth, rough and mixed updates", WaraExperiment.Run),
+        new("completion", "Seconds until a matrix of rank k is completed, by Cholesky factors, conjugate gradients and the sketched preconditioner", CompletionExperiment.Run),
         new("loca", "LoRA, LoCA and cosines at places that stay, of equal size, on the shipped decoder", LocaExperiment.Run),
     ];
 
