@@ -152,6 +152,36 @@ struct SquaredErrorArgs { const void *y, *target; void *loss; int64_t count; dou
 struct SquaredErrorGradArgs { const void *y, *target, *dloss; void *dy; int64_t count; double scale; int32_t dtype; uint32_t add; };
 
 // The same structs serve binary_cross_entropy of logits y: loss[0] = scale mean(log(1 + e^y) - target y); dy = dloss[0] scale (sigmoid(y) - target)/count.
+// Unlabelled predictions: loss[0] = mean over rows of -sum_j p_j log(p_j + epsilon), p = softmax(logits); losses [rows]; stats [rows,2]: the log-sum-exp, and
+// sum_j p_j f_j with f = log(p + epsilon) + p/(p + epsilon). dlogits = -dloss[0]/rows p (f - sum p f)
+struct MeanEntropyArgs { const void *logits; void *loss, *losses, *stats; int32_t rows, cols; double epsilon; int32_t dtype; };
+struct MeanEntropyGradArgs { const void *logits, *stats, *dloss; void *dlogits; int32_t rows, cols; double epsilon; int32_t dtype; uint32_t add; };
+
+// ---- merge.cpp: one tensor of K models of one shape ---------------------------------------------------------------------
+// What of a model takes part: v = factor (x - start), 0 where keep (U8, null: all 1) is 0 or the 24 bits philox(seed, stream, i) >> 8 lie outside of
+// [from, to); u = weight v where |v| > least, or |v| = least and i < cut, else 0. `found`: the upper bits of |v| of which merge_count counts.
+struct MergeInput { const void *x, *keep; double weight, share, factor, least; int64_t cut; uint64_t seed, stream, found; int32_t from, to, dtype, reserved; };
+// z = sum_t u_t (LR_MERGE_SUM), or of the u_t with the sign of that sum, `even` where it is 0 (below 0 and 0: minus): their sum (LR_MERGE_AGREED), over the
+// sum of their shares where that is not 0 (LR_MERGE_MEAN), or their largest magnitude with that sign, with `even` itself where the sum is 0 (LR_MERGE_LARGEST).
+enum lr_merge_rule : int32_t { LR_MERGE_SUM = 0, LR_MERGE_AGREED = 1, LR_MERGE_MEAN = 2, LR_MERGE_LARGEST = 3 };
+// y[count] = start + lambda scale[i] z, of y_dtype; start null: 0; scale, a parameter, null: 1; y null: not wanted; lambda 0: y = start to the bit.
+// figures [ceil(count/LR_MERGE_BLOCK)][6 + 2K + K(K+1)/2], doubles, sums over blocks of elements: the signs of the elections and how many were 0 (not by
+// LR_MERGE_SUM); where `compares` is 1, entries where two models moved from start to different sides; of y, what was added squared, the largest rounding
+// and roundings squared; then |x - start| and |v| that stays, of each model; then, where `compares` is 1, (x_a - start)(x_b - start) for b <= a. Without
+// start these comparisons are to the mean of the models. A sum of magnitudes is not finite where an entry is not.
+constexpr int32_t LR_MERGE_BLOCK = 2048, LR_MERGE_FIGURES = 6;
+struct MergeArgs { const MergeInput *inputs; const void *start, *scale; void *y, *figures; int64_t count; double lambda; int32_t input_count, rule, even, compares, start_dtype, y_dtype, dtype; };
+// counts[K][LR_MERGE_BINS] (I64) += entries by the bits [shift, shift + width) of |v|, of those whose upper bits are the input's `found`; span > 0: by
+// (i - origin)/span, of those whose bits are all `found`. |v| counts as a float, or as a double where dtype is F64.
+constexpr int32_t LR_MERGE_BINS = 2048;
+struct MergeCountArgs { const MergeInput *inputs; const void *start; void *counts; int64_t count, origin, span; int32_t input_count, shift, width, start_dtype, dtype; };
+
+// ---- concrete.cpp ----------------------------------------------------------------------------------------------------
+// m = sigmoid((log(u/(1-u)) + x)/temperature), u in [e, 1-e] and x in +-log((1-e)/e) where they are not, then m in [tiny, 1-e], e the distance from 1 to
+// the next number and tiny the least normal one; s = m/mean, mean[0] = mean of m. u null: philox(seed, stream, i). All are parameters of count elements.
+struct ConcreteMaskArgs { const void *x, *u; void *s, *mean; int64_t count; uint64_t seed, stream; double temperature; int32_t dtype; };
+// dx = (ds - mean(ds s)) s (1 - s mean[0])/temperature, 0 where x was clamped or m is within one unit of its bounds
+struct ConcreteMaskGradArgs { const void *x, *s, *mean, *ds; void *dx; int64_t count; double temperature; int32_t dtype; uint32_t add; };
 
 // ---- attention.cpp -------------------------------------------------------------------------------------------------
 // y[b,i,h,:] = softmax_j(s_ij) v_j over keys j with mask[b,j] != 0 (null: all) and, if causal, j <= i + keys - queries;

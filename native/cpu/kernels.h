@@ -27,6 +27,8 @@
     X(attention_forward, AttentionArgs) X(attention_backward, AttentionGradArgs) \
     X(adam_8bit, Adam8BitArgs) \
     X(square_sum, SquareSumArgs) X(adamw, AdamWArgs) X(sgd, SgdArgs) X(rmsprop, RmsPropArgs) X(adafactor, AdafactorArgs) \
+    X(mean_entropy_forward, MeanEntropyArgs) X(mean_entropy_backward, MeanEntropyGradArgs) \
+    X(merge, MergeArgs) X(merge_count, MergeCountArgs) X(concrete_mask_forward, ConcreteMaskArgs) X(concrete_mask_backward, ConcreteMaskGradArgs) \
     X(als_solve, AlsArgs) X(als_product, AlsArgs) X(als_loss, AlsArgs)
 
 #ifdef LR_NS

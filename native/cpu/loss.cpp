@@ -185,4 +185,68 @@ int32_t binary_cross_entropy_backward(const SquaredErrorGradArgs* p) {
     return known ? LR_OK : LR_UNSUPPORTED;
 }
 
+// log(p + epsilon) of a share p = e^log, and its slope in p times p: log(p + epsilon) + p/(p + epsilon)
+struct Surprise {
+    float epsilon;
+    LR_INLINE vf of(vf p, vf log) const { return epsilon > 0 ? vlog(p + splat(epsilon)) : log; }
+    LR_INLINE vf slope(vf p, vf log) const { return of(p, log) + (epsilon > 0 ? p / (p + splat(epsilon)) : splat(1.0f)); }
+};
+
+int32_t mean_entropy_forward(const MeanEntropyArgs* p) {
+    float *losses = static_cast<float*>(p->losses), *stats = static_cast<float*>(p->stats);
+    const int64_t cols = p->cols;
+    const Surprise surprise{float(p->epsilon)};
+    const bool known = by_float(p->dtype, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        lr::parallel_range(p->rows, cols * 4, [&](int64_t r0, int64_t r1) {
+            for (int64_t r = r0; r < r1; ++r) {
+                const T* x = static_cast<const T*>(p->logits) + r * cols;
+                double none, entropy = 0, mean = 0, all = 0;
+                const float top = row_top(x, cols, SoftCap<false>{0}, false, none);
+                const float lse = top + float(__builtin_log(row_exps(x, cols, SoftCap<false>{0}, top)));
+                for (int64_t c0 = 0; c0 < cols; c0 += 1024) { // vectors of float32 over stretches of 1024, the stretches in float64
+                    vf parts = {}, slopes = {}, shares = {};
+                    sweep(c0, c0 + 1024 < cols ? c0 + 1024 : cols, [&](auto at) LR_LAMBDA {
+                        const vf log = at.get(x) - splat(lse), share = within(at, vexp(log));
+                        shares = shares + share;
+                        parts = parts + select(share > vf{}, share * surprise.of(share, log), vf{});
+                        slopes = slopes + select(share > vf{}, share * surprise.slope(share, log), vf{});
+                    });
+                    entropy -= sum(parts);
+                    mean += sum(slopes);
+                    all += sum(shares);
+                }
+                losses[r] = float(entropy / all); // the shares sum to 1 but for the rounding of lse, which counts as often as there are nats
+                stats[2 * r] = lse;
+                stats[2 * r + 1] = float(mean / all);
+            }
+        });
+    });
+    if (!known) return LR_UNSUPPORTED;
+    double total = 0;
+    for (int64_t r = 0; r < p->rows; ++r) total += losses[r];
+    *static_cast<float*>(p->loss) = float(total / double(p->rows));
+    return LR_OK;
+}
+
+int32_t mean_entropy_backward(const MeanEntropyGradArgs* p) {
+    const float *stats = static_cast<const float*>(p->stats), scale = *static_cast<const float*>(p->dloss) / float(p->rows);
+    const int64_t cols = p->cols;
+    const Surprise surprise{float(p->epsilon)};
+    const bool known = by_float(p->dtype, [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        lr::parallel_range(p->rows, cols * 2, [&](int64_t r0, int64_t r1) {
+            for (int64_t r = r0; r < r1; ++r) {
+                const T* x = static_cast<const T*>(p->logits) + r * cols;
+                const vf lse = splat(stats[2 * r]), mean = splat(stats[2 * r + 1]);
+                sweep(0, cols, [&](auto at) LR_LAMBDA {
+                    const vf log = at.get(x) - lse, share = vexp(log);
+                    at.put(static_cast<T*>(p->dlogits) + r * cols, select(share > vf{}, splat(-scale) * share * (surprise.slope(share, log) - mean), vf{}), p->add & 1);
+                });
+            }
+        });
+    });
+    return known ? LR_OK : LR_UNSUPPORTED;
+}
+
 } // namespace LR_NS

@@ -78,6 +78,23 @@ LR_INLINE vf vexp(vf x) {
 #endif
 }
 
+// log x for normal x > 0, 2 ulp, near 1 of x - 1: x = 2^e (1 + f) with 1 + f between the roots of 1/2 and 2
+LR_INLINE vf vlog(vf x) {
+    const vi e = (as_int(x) - 0x3F3504F3) >> 23;
+    const vf n = __builtin_convertvector(e, vf), f = as_float(as_int(x) - (e << 23)) - splat(1.0f), z = f * f;
+    vf p = splat(7.0376836292e-2f);
+    p = fma(p, f, splat(-1.1514610310e-1f));
+    p = fma(p, f, splat(1.1676998740e-1f));
+    p = fma(p, f, splat(-1.2420140846e-1f));
+    p = fma(p, f, splat(1.4249322787e-1f));
+    p = fma(p, f, splat(-1.6668057665e-1f));
+    p = fma(p, f, splat(2.0000714765e-1f));
+    p = fma(p, f, splat(-2.4999993993e-1f));
+    p = fma(p, f, splat(3.3333331174e-1f));
+    const vf low = fma(n, splat(-2.12194440e-4f), fma(p * f, z, splat(-0.5f) * z));
+    return fma(n, splat(0.693359375f), f + low);
+}
+
 // tanh x, 3 ulp: odd polynomial below 0.3, else (1 - e^-2x)/(1 + e^-2x)
 LR_INLINE vf vtanh(vf x) {
     const vf a = magnitude(x), z = x * x;

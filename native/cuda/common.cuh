@@ -135,3 +135,15 @@ LR_DEV float lr_column_sum(float v, float* parts) {
         for (int r = 0; r < 8; ++r) sum += parts[r * 32 + LR_TID];
     return sum;
 }
+// The four 32-bit numbers of a Philox4x32-10 counter: key = seed (low, high), counter = (block low, high, stream low, high)
+LR_DEV void lr_philox(uint64_t block, uint64_t seed, uint64_t stream, uint32_t (&c)[4]) {
+    c[0] = uint32_t(block), c[1] = uint32_t(block >> 32), c[2] = uint32_t(stream), c[3] = uint32_t(stream >> 32);
+    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+    LR_UNROLL
+    for (int round = 0; round < 10; ++round) {
+        const uint64_t p0 = uint64_t(0xD2511F53u) * c[0], p1 = uint64_t(0xCD9E8D57u) * c[2];
+        const uint32_t n0 = uint32_t(p1 >> 32) ^ c[1] ^ k0, n2 = uint32_t(p0 >> 32) ^ c[3] ^ k1;
+        c[0] = n0, c[1] = uint32_t(p1), c[2] = n2, c[3] = uint32_t(p0);
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+}

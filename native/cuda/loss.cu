@@ -127,3 +127,51 @@ LR_KERNEL(squared_error_backward, SquaredErrorGradArgs, 256, 4) {
     for (int64_t i = int64_t(LR_BX) * 256 + LR_TID; i < p.count; i += int64_t(LR_GX) * 256)
         lr_put(static_cast<scalar*>(p.dy) + i, scale * (lr_widen(y[i]) - lr_widen(target[i])), p.add & 1);
 }
+
+// Entropy of predictions: log(p + epsilon) of a share p = e^log, and its slope in p times p
+LR_DEV float lr_surprise(float epsilon, float share, float log) { return epsilon > 0 ? logf(share + epsilon) : log; }
+LR_DEV float lr_surprise_slope(float epsilon, float share, float log) { return lr_surprise(epsilon, share, log) + (epsilon > 0 ? share / (share + epsilon) : 1.0f); }
+
+// A team of threads a row: its entropy, log-sum-exp and mean slope
+template <int Team> LR_DEV void lr_mean_entropy(const MeanEntropyArgs& a) {
+    float* parts = reinterpret_cast<float*>(LR_SMEM); // [8] where a block owns the row
+    const int64_t row = Team == 32 ? int64_t(LR_BX) * 4 + LR_TID / 32 : LR_BX;
+    if (row >= a.rows) return;
+    const scalar* x = static_cast<const scalar*>(a.logits) + row * a.cols;
+    const float epsilon = static_cast<float>(a.epsilon);
+    float top = -lr_infinity(), exps = 0, entropy = 0, mean = 0, all = 0;
+    for (int c = static_cast<int>(LR_TID) % Team; c < a.cols; c += Team) top = fmaxf(top, lr_widen(x[c]));
+    top = lr_team_max<Team>(top, parts);
+    for (int c = static_cast<int>(LR_TID) % Team; c < a.cols; c += Team) exps += expf(lr_widen(x[c]) - top);
+    const float lse = top + logf(lr_team_sum<Team>(exps, parts));
+    for (int c = static_cast<int>(LR_TID) % Team; c < a.cols; c += Team) {
+        const float log = lr_widen(x[c]) - lse, share = expf(log);
+        if (share == 0) continue;
+        all += share;
+        entropy -= share * lr_surprise(epsilon, share, log);
+        mean += share * lr_surprise_slope(epsilon, share, log);
+    }
+    all = lr_team_sum<Team>(all, parts); // 1 but for the rounding of lse, which counts as often as there are nats
+    entropy = lr_team_sum<Team>(entropy, parts) / all;
+    mean = lr_team_sum<Team>(mean, parts) / all;
+    if (LR_TID % Team != 0) return;
+    static_cast<float*>(a.losses)[row] = entropy;
+    static_cast<float*>(a.stats)[2 * row] = lse;
+    static_cast<float*>(a.stats)[2 * row + 1] = mean;
+}
+LR_KERNEL(mean_entropy_rows, MeanEntropyArgs, 128, 8) { lr_mean_entropy<32>(p); }
+LR_KERNEL(mean_entropy_rows_wide, MeanEntropyArgs, 256, 4) { lr_mean_entropy<256>(p); }
+LR_KERNEL(mean_entropy_mean, MeanEntropyArgs, 256, 1) {
+    double sum = 0;
+    for (int r = LR_TID; r < p.rows; r += 256) sum += static_cast<const float*>(p.losses)[r];
+    sum = lr_block_total(sum, reinterpret_cast<double*>(LR_SMEM)); // [256]
+    if (LR_TID == 0) *static_cast<float*>(p.loss) = static_cast<float>(sum / p.rows);
+}
+LR_KERNEL(mean_entropy_backward, MeanEntropyGradArgs, 256, 4) {
+    const float scale = *static_cast<const float*>(p.dloss) / static_cast<float>(p.rows), epsilon = static_cast<float>(p.epsilon);
+    for (int64_t i = int64_t(LR_BX) * 256 + LR_TID; i < int64_t(p.rows) * p.cols; i += int64_t(LR_GX) * 256) {
+        const float* stats = static_cast<const float*>(p.stats) + i / p.cols * 2;
+        const float log = lr_widen(static_cast<const scalar*>(p.logits)[i]) - stats[0], share = expf(log);
+        lr_put(static_cast<scalar*>(p.dlogits) + i, share == 0 ? 0.0f : -scale * share * (lr_surprise_slope(epsilon, share, log) - stats[1]), p.add & 1);
+    }
+}

@@ -231,15 +231,8 @@ LR_KERNEL(dropout, DropoutArgs, 256, 4) {
     const scalar* x = static_cast<const scalar*>(p.x);
     scalar* y = static_cast<scalar*>(p.y);
     for (int64_t block = int64_t(LR_BX) * 256 + LR_TID; 4 * block < p.count; block += int64_t(LR_GX) * 256) {
-        uint32_t c[4] = {uint32_t(block), uint32_t(uint64_t(block) >> 32), uint32_t(p.stream), uint32_t(p.stream >> 32)};
-        uint32_t k0 = uint32_t(p.seed), k1 = uint32_t(p.seed >> 32);
-        LR_UNROLL
-        for (int round = 0; round < 10; ++round) {
-            const uint64_t p0 = uint64_t(0xD2511F53u) * c[0], p1 = uint64_t(0xCD9E8D57u) * c[2];
-            const uint32_t n0 = uint32_t(p1 >> 32) ^ c[1] ^ k0, n2 = uint32_t(p0 >> 32) ^ c[3] ^ k1;
-            c[0] = n0, c[1] = uint32_t(p1), c[2] = n2, c[3] = uint32_t(p0);
-            k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
-        }
+        uint32_t c[4];
+        lr_philox(static_cast<uint64_t>(block), p.seed, p.stream, c);
         LR_UNROLL
         for (int e = 0; e < 4; ++e) {
             const int64_t i = 4 * block + e;

@@ -82,6 +82,13 @@ internal static class Kernels
     public static readonly Kernel<SquaredErrorArgs> BinaryCrossEntropyForward = new("binary_cross_entropy_forward", RowsReferences.BinaryCrossEntropyForward) { Cuda = CudaPlans.Error("binary_cross_entropy_parts") };
     public static readonly Kernel<SquaredErrorGradArgs> BinaryCrossEntropyBackward = new("binary_cross_entropy_backward", RowsReferences.BinaryCrossEntropyBackward) { Cuda = CudaPlans.ErrorGrad("binary_cross_entropy_backward") };
 
+    public static readonly Kernel<MeanEntropyArgs> MeanEntropyForward = new("mean_entropy_forward", MergeReferences.EntropyForward) { Cuda = CudaMergePlans.MeanEntropy };
+    public static readonly Kernel<MeanEntropyGradArgs> MeanEntropyBackward = new("mean_entropy_backward", MergeReferences.EntropyBackward) { Cuda = CudaMergePlans.MeanEntropyGrad };
+    public static readonly Kernel<MergeArgs> Merge = new("merge", MergeReferences.Merge) { Cuda = CudaMergePlans.Merge };
+    public static readonly Kernel<MergeCountArgs> MergeCount = new("merge_count", MergeReferences.Count) { Cuda = CudaMergePlans.Count };
+    public static readonly Kernel<ConcreteMaskArgs> ConcreteMaskForward = new("concrete_mask_forward", MergeReferences.MaskForward) { Cuda = CudaMergePlans.MaskForward };
+    public static readonly Kernel<ConcreteMaskGradArgs> ConcreteMaskBackward = new("concrete_mask_backward", MergeReferences.MaskBackward) { Cuda = CudaMergePlans.MaskBackward };
+
     public static readonly Kernel<Dct2Args> Dct2 = new("dct2", DctReferences.Dct2) { Cuda = CudaDctPlans.Dct2 };
     public static readonly Kernel<SparseDctArgs> SparseDct = new("sparse_dct", DctReferences.SparseDct) { Cuda = CudaDctPlans.SparseDct };
     public static readonly Kernel<SparseDctGradArgs> SparseDctBackward = new("sparse_dct_backward", DctReferences.SparseDctBackward) { Cuda = CudaDctPlans.SparseDctGrad };

@@ -14,6 +14,7 @@ public static class OpCatalog
         new Gather(), new Rope(1), new Columns(0, 1), new Cast(DType.F32), new Prepend(), new Transpose(), new Unfold(1, 1), new CrossEntropy(), new LinearCrossEntropy(), new SquaredError(), new BinaryCrossEntropy(), new Attention(1),
         new Dct2(), new SparseDct(2, 2, 1), new SparseDctLinear(2, 2, 1),
         new Wavelet2(Wavelet.Of("db2"), WaveletMode.Symmetric, 1), new InverseWavelet2(Wavelet.Of("db2"), WaveletMode.Symmetric, 1, 8, 8), new WaveletLift(Wavelet.Of("db2"), 0, 8, 0),
+        new MeanEntropy(), new ConcreteMask(0.5),
         new SnellWeight(new SnellRule(0.9)), new SnellLinear(new SnellRule(0.9)),
     ];
 }

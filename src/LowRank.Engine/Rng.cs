@@ -64,6 +64,9 @@ public sealed class Rng(ulong seed)
     /// <summary>Seed and position now; <see cref="Rng(RngState)"/> continues from there bit for bit.</summary>
     public RngState State => new(seed, next);
 
+    /// <summary>What a kernel draws this generator's values by: Philox.Uniform(Seed, Stream, position).</summary>
+    internal (ulong Seed, ulong Stream) Key => (seed, Stream);
+
     /// <summary>An independent stream for a name. It depends on seed and name only, not on what was drawn before.</summary>
     public Rng Fork(string name)
     {

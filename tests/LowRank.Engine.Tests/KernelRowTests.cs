@@ -24,6 +24,7 @@ public class KernelRowTests
         ("GatedAdamW threshold", [DType.F32], (device, type) => Step(device, type, p => new GatedAdamW([p], [p]))),
         ("Adafactor clipped", [DType.F32], (device, type) => Step(device, type, p => new Adafactor([p]))),
         ("SparseRows", [DType.F32], Sparse),
+        ("TensorMerge", [DType.F32], (device, type) => TensorMergeTests.Merged(device, MergeRule.Agreeing, type, type, based: true)),
         .. TileTests.Rows.Select(row => (row.Name, Types, (Action<Device, DType>)((device, type) => row.Run(((CudaDevice)device).Driver, type)))),
     ];
 

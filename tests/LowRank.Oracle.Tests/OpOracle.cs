@@ -9,6 +9,7 @@ internal static class OpOracle
     /// <summary>Ops that torch has no counterpart of, and why.</summary>
     public static IReadOnlyDictionary<Type, string> Without { get; } = new Dictionary<Type, string>
     {
+        [typeof(ConcreteMask)] = "its draws are Philox numbers; the sampler and its clamps are held to golden/concrete",
         [typeof(Dropout)] = "its mask comes from the engine's own random stream",
         [typeof(SparseDct)] = "the gradient of places is LoCA's own difference; its official figures are in golden/loca",
         [typeof(SparseDctLinear)] = "the gradient of places is LoCA's own difference; its official figures are in golden/loca",
@@ -60,6 +61,7 @@ internal static class OpOracle
         [typeof(Unfold)] = (op, t) => Patches((Unfold)op, t[0]!),
         [typeof(CrossEntropy)] = (op, t) => Loss((CrossEntropy)op, t[0]!, t[1]!),
         [typeof(LinearCrossEntropy)] = (op, t) => ((LinearCrossEntropy)op) is var o ? Loss(new(o.Ignore, o.Smoothing, o.SoftCap), F.linear(t[0]!, t[1]!, t.ElementAtOrDefault(3)).reshape(-1, t[1]!.shape[0]), t[2]!.flatten()) : t[0]!,
+        [typeof(MeanEntropy)] = (op, t) => F.softmax(t[0]!, -1) is var shares ? -(shares * (shares + ((MeanEntropy)op).Epsilon).log()).sum(-1).mean().reshape(1) : t[0]!,
         [typeof(SquaredError)] = (op, t) => (F.mse_loss(t[0]!, t[1]!) * ((SquaredError)op).Scale).reshape(1),
         [typeof(BinaryCrossEntropy)] = (op, t) => (F.binary_cross_entropy_with_logits(t[0]!, t[1]!) * ((BinaryCrossEntropy)op).Scale).reshape(1),
         [typeof(Attention)] = (op, t) => Attend((Attention)op, t[0]!, t[1]!, t[2]!, t.ElementAtOrDefault(3), t.ElementAtOrDefault(4)),
