@@ -61,44 +61,75 @@ public class ModelMergeTests
     public void A_mask_has_mean_one_and_its_draws_the_logits_probability(int count, double temperature)
     {
         double[] x = [.. Draw("logits", count).Select(v => 3 * v)], u = [.. Draw("u", count).Select(v => (v + 1) / 2)];
-        var mask = new BinaryConcrete(x, u, temperature, DType.F64);
-        Assert.Equal(1, mask.Scaled.Average(), 9);
-        Assert.All(mask.Scaled, s => Assert.True(s >= 0));
+        (double[] scaled, double mean, _) = Mask(x, u, temperature, Draw("ds", count));
+        Assert.Equal(1, scaled.Average(), 9);
+        Assert.All(scaled, s => Assert.True(s >= 0));
         // m > 1/2 exactly where u > 1 - σ(x), at every temperature
-        Assert.Equal(x.Zip(u, (l, d) => d > 1 / (1 + Math.Exp(l))), mask.Mask.Select(m => m > 0.5));
+        Assert.Equal(x.Zip(u, (l, d) => d > 1 / (1 + Math.Exp(l))), scaled.Select(s => s * mean > 0.5));
         if (temperature < 0.01)
         {
-            Assert.True(mask.Mask.Count(m => m is < 1e-3 or > 1 - 1e-3) > 0.99 * count);
+            Assert.True(scaled.Count(s => s * mean is < 1e-3 or > 1 - 1e-3) > 0.99 * count);
+        }
+    }
+
+    [Fact]
+    public void Draws_exceed_one_half_as_often_as_the_logits_say()
+    {
+        const int many = 1_000_000;
+        foreach ((double x, double temperature) in new[] { (0.0, 0.5), (0.0, 5), (0.8, 0.05) })
+        {
+            using Device device = Devices.Open("cpu");
+            using Scope scope = device.BeginScope();
+            Tensor logits = scope.New([many], DType.F32);
+            logits.Fill(x);
+            Tensor[] mask = new ConcreteMask(temperature, 3).ApplyAll(logits);
+            double mean = mask[1].Item(), share = 1 / (1 + Math.Exp(-x)), deviation = Math.Sqrt(share * (1 - share) / many);
+            Assert.InRange(mask[0].ToArray().Count(s => s * mean > 0.5) / (double)many, share - (Close.Deviations * deviation), share + (Close.Deviations * deviation));
+            if (x == 0)
+            {
+                Assert.InRange(mean, 0.5 - (Close.Deviations * deviation), 0.5 + (Close.Deviations * deviation));
+            }
         }
     }
 
     [Fact]
     public void A_constant_draw_masks_nothing_and_shifting_logits_changes_nothing()
     {
-        var mask = new BinaryConcrete([.. Enumerable.Repeat(0.7, Size)], [.. Enumerable.Repeat(0.4, Size)], 0.5, DType.F64);
-        Close.Check(mask.Scaled, [.. Enumerable.Repeat(1.0, Size)], Close.Bound(DType.F64), "mask of a constant draw");
-        double[] gradient = mask.Gradient(Draw("ds", Size));
+        (double[] scaled, _, double[] gradient) = Mask([.. Enumerable.Repeat(0.7, Size)], [.. Enumerable.Repeat(0.4, Size)], 0.5, Draw("ds", Size));
+        Close.Check(scaled, [.. Enumerable.Repeat(1.0, Size)], Close.Bound(DType.F64), "mask of a constant draw");
         Assert.True(Math.Abs(gradient.Sum()) <= Close.Bound(DType.F64) * Size * gradient.Sum(Math.Abs));
-    }
-
-    [Fact]
-    public void The_gradient_of_a_mask_matches_a_central_difference()
-    {
-        double[] x = Draw("logits", Size), u = [.. Draw("u", Size).Select(v => (v + 1) / 2)], ds = Draw("ds", Size), v = Draw("v", Size);
-        double Loss(double step) => new BinaryConcrete([.. x.Zip(v, (a, b) => a + (step * b))], u, 0.5, DType.F64).Scaled.Zip(ds, (s, d) => s * d).Sum();
-        double want = (Loss(Close.Step) - Loss(-Close.Step)) / (2 * Close.Step), got = new BinaryConcrete(x, u, 0.5, DType.F64).Gradient(ds).Zip(v, (g, d) => g * d).Sum();
-        Assert.True(Math.Abs(got - want) <= Close.Difference * Math.Abs(want), $"{got:R}, central difference {want:R}");
     }
 
     [Fact]
     public void Even_logits_have_the_entropy_of_their_number_and_no_gradient()
     {
         using Device device = Devices.Open("cpu");
-        using Scope scope = device.BeginScope();
-        (double entropy, double[] gradient) = PredictionEntropy.Of(scope.Of([2, 7], (double[])[.. Enumerable.Repeat(3.0, 14)]), 0);
-        Assert.Equal(Math.Log(7), entropy, 12);
+        (double Value, double[] Gradient) Entropy(Shape shape, double[] values, double epsilon)
+        {
+            using Tape tape = device.BeginTape();
+            var logits = new Parameter("logits", tape.Of(shape, values));
+            Tensor entropy = new MeanEntropy(epsilon).Apply(logits);
+            tape.Backward(entropy);
+            return (entropy.Item(), logits.Gradient!.ToDoubles());
+        }
+        (double value, double[] gradient) = Entropy([2, 7], [.. Enumerable.Repeat(3.0, 14)], 0);
+        Assert.Equal(Math.Log(7), value, 12);
         Assert.All(gradient, g => Assert.Equal(0, g, 12));
-        Assert.Equal(0, PredictionEntropy.Of(scope.Of([1, 7], Draw("z", 7)), 1e-8).Gradient.Sum(), 12);
+        Assert.Equal(0, Entropy([1, 7], Draw("z", 7), 1e-8).Gradient.Sum(), 12);
+    }
+
+    [Fact]
+    public void Entropy_falls_as_a_mask_is_learned()
+    {
+        const int inputs = 4, classes = 3, rows = 16, tasks = 2;
+        using Device device = Devices.Open("cpu");
+        TensorSource Layer(string name) => ConcreteGoldenTests.File(name, ("w", [classes, inputs], Draw(name, classes * inputs)));
+        double[] x = Draw("x", tasks * rows * inputs);
+        var losses = new List<double>();
+        using var merge = new ConcreteMerge(device, Layer("start"), [Layer("a"), Layer("b")], new ConcreteOptions { Steps = 200, MaskRate = 1e-2, Seed = 2 });
+        merge.Fit((weights, task, _) => new Linear().Apply(device.Current!.Of([rows, inputs], x.AsSpan(task * rows * inputs, rows * inputs), DType.F32), weights["w"]), new Each(p => losses.Add(p.Loss)), TestContext.Current.CancellationToken);
+        Assert.Equal(200, losses.Count);
+        Assert.True(losses.TakeLast(20).Average() < losses[..20].Average(), $"{losses[..20].Average()} at first, {losses.TakeLast(20).Average()} at last");
     }
 
     [Fact]
@@ -137,7 +168,23 @@ public class ModelMergeTests
         Concrete("the number of Lambdas is 2, want 1, one a task", new ConcreteOptions { Lambdas = [1, 2] });
         Concrete("Order and Type are [v] and F32", new ConcreteOptions { Order = ["v"] });
         using var merge = new ConcreteMerge(device, theta, [a], new ConcreteOptions());
-        Fails<ShapeException>("logits are [3], want [rows, classes]", () => merge.Fit((_, _, _) => device.Current!.NewZeros([3], DType.F32)));
+        Fails<ShapeException>("logits is [3], want [rows, classes]", () => merge.Fit((_, _, _) => device.Current!.NewZeros([3], DType.F32)));
+    }
+
+    /// <summary>s, mean(m), and the gradient of x.</summary>
+    private static (double[] Scaled, double Mean, double[] Gradient) Mask(double[] x, double[] u, double temperature, double[] ds)
+    {
+        using Device device = Devices.Open("cpu");
+        using Tape tape = device.BeginTape();
+        var logits = new Parameter("x", tape.Of([x.Length], x));
+        Tensor[] mask = new ConcreteMask(temperature).ApplyAll(logits, tape.Of([u.Length], u));
+        tape.Backward(mask[0], tape.Of([ds.Length], ds));
+        return (mask[0].ToDoubles(), mask[1].Item(), logits.Gradient!.ToDoubles());
+    }
+
+    private sealed class Each(Action<ConcreteProgress> act) : IProgress<ConcreteProgress>
+    {
+        public void Report(ConcreteProgress value) => act(value);
     }
 
     private static TensorSource Vector(string name, double[] values) => ConcreteGoldenTests.File(name, ("w", [values.Length], values));

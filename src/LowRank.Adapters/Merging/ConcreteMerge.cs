@@ -10,8 +10,8 @@ public delegate Tensor TaskLogits(IReadOnlyDictionary<string, Tensor> weights, i
 
 /// <summary>Merging in a learned subspace (Concrete, arXiv 2312.06173): θ = θ₀ + s ⊙ Σ λₜτₜ for every tensor, s a mask of mean 1 drawn from logits X of its shape
 /// (a sample of the binary Concrete distribution). X, and λ where asked for, are trained with Adam so that the tasks' predictions on unlabelled batches have little entropy;
-/// each task uses a head of its own, frozen. The network runs on the device; masks, sums and entropies are float64 on the host. All of it lives in memory:
-/// base, task vectors, X and its moments.
+/// each task uses a head of its own, frozen. Everything runs on the device, masks, sums and entropies as ops of its tape, and lives in its memory: base, task vectors,
+/// X and its moments.
 /// <code>
 /// using var merge = new ConcreteMerge(device, start, [math, code], new ConcreteOptions { Adaptive = true, LayerWise = true });
 /// merge.Fit((weights, task, batch) => heads[task].Forward(Network(weights, Inputs(task, batch))));
@@ -21,7 +21,7 @@ public sealed class ConcreteMerge : IDisposable
 {
     private readonly Device device;
     private readonly Scope store;
-    private readonly TensorSource start;
+    private readonly TaskVectors vectors;
     private readonly ConcreteOptions options;
     private readonly List<Part> parts = [];
     private readonly Parameter[] lambdas;            // [T]: one, or one a tensor
@@ -40,8 +40,8 @@ public sealed class ConcreteMerge : IDisposable
     /// <exception cref="ModelFormatException">The models have other tensors or shapes, or one has NaN or infinity.</exception>
     public ConcreteMerge(Device device, TensorSource start, IReadOnlyList<TensorSource> experts, ConcreteOptions options)
     {
-        var vectors = new TaskVectors(start, experts);
-        (this.device, this.start, this.options) = (device, start, options);
+        vectors = new TaskVectors(start, experts, device, options.Type);
+        (this.device, this.options) = (device, options);
         rng = new Rng(options.Seed).Fork("concrete");
         initial = [.. options.Lambdas ?? Enumerable.Repeat(options.Lambda, experts.Count)];
         string[] names = [.. options.Order ?? [.. vectors.Names]];
@@ -59,12 +59,15 @@ public sealed class ConcreteMerge : IDisposable
         {
             Shape shape = start[name].Shape;
             int count = (int)shape.Count;
-            parts.Add(new Part(
-                name,
-                shape,
-                MergedTensors.Read(start, name),
-                vectors.All(name),
-                new Parameter("X." + name, store.NewZeros([count], options.Type))));
+            Tensor from = start.Load(name, store, options.Type).Reshape([1, count]), all = store.New([experts.Count, count], options.Type);
+            foreach ((int task, TensorSource expert) in experts.Index())
+            {
+                using Scope scope = device.BeginScope();
+                Tensor vector = all.Slice(task, 1), model = expert.Load(name, scope, options.Type).Reshape([1, count]);
+                MergedTensors.RequireFinite(TensorMerge.Run(from, [new MergeTerm(model)], MergeRule.Sum, null), (start, name), (expert, name));
+                vector.CopyFrom(new Add(-1).Apply(model, from));
+            }
+            parts.Add(new Part(name, shape, from, all, new Parameter("X." + name, store.NewZeros([count], options.Type))));
         }
         lambdas = [.. Enumerable.Range(0, options.LayerWise ? parts.Count : 1).Select(k => new Parameter(options.LayerWise ? "lam." + names[k] : "lam", store.Of([experts.Count], initial, options.Type)))];
         maskAdam = options.Masked ? Adam([.. parts.Select(p => p.Logits)], options.MaskRate) : null;
@@ -76,8 +79,8 @@ public sealed class ConcreteMerge : IDisposable
     {
         get
         {
-            double[][] columns = [.. lambdas.Select(l => l.Value.ToDoubles())];
-            return [.. initial.Select((_, task) => columns.Select(c => options.Clamp ? Math.Clamp(c[task], 0, 1) : c[task]).ToArray())];
+            double[][] columns = [.. Enumerable.Range(0, lambdas.Length).Select(Acting)];
+            return [.. initial.Select((_, task) => columns.Select(c => c[task]).ToArray())];
         }
     }
 
@@ -141,15 +144,13 @@ public sealed class ConcreteMerge : IDisposable
         }
     }
 
-    /// <summary>The model under the mask that was drawn last. It reads this object, which stays alive as long; non-float tensors are the base's.</summary>
-    public MergedTensors Merged() => new("concrete merge", start.Entries, entry =>
+    /// <summary>The model under the mask that was drawn last, one pass over the models' files. It reads this object, which stays alive as long; non-float
+    /// tensors are the base's.</summary>
+    /// <param name="options">Progress, report and cancellation.</param>
+    public MergedTensors Merged(MergeOptions? options = null) => new TaskVectors(vectors)
     {
-        if (parts.Find(p => p.Name == entry.Name) is not { } part)
-        {
-            return start.Bytes(entry.Name).ToArray();
-        }
-        return MergedTensors.Rounded(Weight(part, Change(part), Mask(part)), entry.Type);
-    });
+        Change = (task, name, term) => term with { Weight = Acting(parts.FindIndex(p => p.Name == name))[task] },
+    }.Merge("concrete merge", scale: (name, _) => parts.Find(p => p.Name == name) is { } part && Mask(part) is { } mask ? mask[0] : null, options: options);
 
     /// <inheritdoc/>
     public void Dispose()
@@ -162,46 +163,56 @@ public sealed class ConcreteMerge : IDisposable
     /// <summary>Makes the next draw the current one.</summary>
     internal void Draw() => draws++;
 
-    /// <summary>The mask of a tensor under the current draw; null where there is none.</summary>
-    internal BinaryConcrete? Mask(string tensor) => Mask(parts.Find(p => p.Name == tensor)!);
+    /// <summary>The mask s of a tensor under the current draw.</summary>
+    internal double[] Scaled(string tensor)
+    {
+        using Scope scope = device.BeginScope();
+        return Mask(parts.Find(p => p.Name == tensor)!)![0].ToDoubles();
+    }
 
     /// <summary>Sum of the tasks' entropies, and its gradients to λ and to X where they are asked for.</summary>
     internal double Descend(TaskLogits logits, int batch, bool lambdas, bool masks)
     {
         using Scope scope = device.BeginScope();
-        BinaryConcrete?[] drawn = [.. parts.Select(Mask)];
-        double[][] changes = [.. parts.Select(Change)];
-        Parameter[] weights = [.. parts.Select((p, k) => new Parameter(p.Name, scope.Of(p.Shape, Weight(p, changes[k], drawn[k]), options.Type)))];
+        Parameter[] weights = [.. parts.Select((p, k) => new Parameter(p.Name, Weight(p, Lambda(k), Mask(p)?[0]).Reshape(p.Shape).CopyTo(scope)))];
         var byName = weights.ToDictionary(w => w.Name, w => w.Value, StringComparer.Ordinal);
         double loss = 0;
         for (int task = 0; task < initial.Length; task++)
         {
             using Tape tape = device.BeginTape();
-            Tensor predicted = logits(byName, task, batch);
-            (double entropy, double[] slope) = PredictionEntropy.Of(predicted, options.EntropyEpsilon);
-            tape.Backward(predicted, tape.Of(predicted.Shape, slope, predicted.DType));
-            loss += entropy;
+            Tensor entropy = new MeanEntropy(options.EntropyEpsilon).Apply(logits(byName, task, batch));
+            tape.Backward(entropy);
+            loss += entropy.Item();
         }
-        double[][] toLambda = [.. this.lambdas.Select(_ => new double[initial.Length])];
         for (int k = 0; k < parts.Count; k++)
         {
-            double[] gradient = weights[k].Gradient?.ToDoubles() ?? new double[changes[k].Length];      // a tensor that the network does not use
-            if (masks && drawn[k] is { } mask)
+            if (weights[k].Gradient is { } gradient)        // else a tensor that the network does not use
             {
-                Leave(parts[k].Logits, mask.Gradient([.. gradient.Zip(changes[k], (g, c) => g * c)]));
+                Chain(k, gradient.Reshape(parts[k].Start.Shape), lambdas, masks);
             }
-            double[] scaled = drawn[k] is { } s ? [.. gradient.Zip(s.Scaled, (g, v) => g * v)] : gradient;
-            for (int task = 0; task < initial.Length; task++)
-            {
-                toLambda[options.LayerWise ? k : 0][task] += MergeRules.Dot(scaled, parts[k].Vectors[task]);
-            }
-        }
-        for (int k = 0; lambdas && k < toLambda.Length; k++)
-        {
-            double[] now = this.lambdas[k].Value.ToDoubles();
-            Leave(this.lambdas[k], [.. toLambda[k].Select((g, task) => options.Clamp && now[task] is < 0 or > 1 ? 0 : g)]);
         }
         return loss;
+    }
+
+    /// <summary>Adds the gradients of a tensor's λ and X, given that of the merged tensor.</summary>
+    private void Chain(int k, Tensor upstream, bool lambdas, bool masks)
+    {
+        Part part = parts[k];
+        using Scope scope = device.BeginScope();
+        Tensor? still = masks ? null : Mask(part)?[0];       // made outside of the tape: a constant
+        var acting = new Parameter("lam", Lambda(k), frozen: !lambdas);
+        using Tape tape = device.BeginTape();
+        Tensor weight = Weight(part, acting, masks ? Mask(part)?[0] : still);
+        if (weight.NeedsGradient)
+        {
+            tape.Backward(weight, upstream);
+        }
+        if (acting.Gradient is { } gradient)
+        {
+            Parameter lambda = this.lambdas[options.LayerWise ? k : 0];
+            double[] now = lambda.Value.ToDoubles();
+            Leave(lambda, [.. gradient.ToDoubles().Select((g, task) => options.Clamp && now[task] is < 0 or > 1 ? 0 : g)]);
+        }
     }
 
     /// <summary>Adds to a parameter's gradient.</summary>
@@ -212,30 +223,32 @@ public sealed class ConcreteMerge : IDisposable
         tape.Backward(same, tape.Of(same.Shape, gradient, options.Type));
     }
 
-    private BinaryConcrete? Mask(Part part)
+    /// <summary>s [n] of a tensor under the current draw, and the mean of its mask [1]; null where there is none.</summary>
+    private Tensor[]? Mask(Part part)
     {
         if (!options.Masked || draws < 0)
         {
             return null;
         }
-        double[]? uniform = options.Draws?.Invoke(draws, part.Name);
-        if (uniform is null)
-        {
-            uniform = new double[part.Start.Length];
-            rng.Fork($"{draws} {part.Name}").FillUniform(uniform, 0, 1);
-        }
-        return new BinaryConcrete(part.Logits.Value.ToDoubles(), uniform, options.Temperature, options.Type);
+        Tensor? uniform = options.Draws is { } given ? device.Current!.Of(part.Logits.Value.Shape, given(draws, part.Name), options.Type) : null;
+        return new ConcreteMask(options.Temperature, rng.Fork($"{draws} {part.Name}").State.Seed).ApplyAll(part.Logits, uniform);
     }
 
-    /// <summary>Σ λₜτₜ.</summary>
-    private double[] Change(Part part)
+    /// <summary>λ as they act on tensor k.</summary>
+    private double[] Acting(int k)
     {
-        double[] lambda = lambdas[options.LayerWise ? parts.IndexOf(part) : 0].Value.ToDoubles();
-        return MergeRules.Sum(part.Vectors, [.. lambda.Select(l => options.Clamp ? Math.Clamp(l, 0, 1) : l)], normalize: false);
+        double[] lambda = lambdas[options.LayerWise ? k : 0].Value.ToDoubles();
+        return options.Clamp ? [.. lambda.Select(l => Math.Clamp(l, 0, 1))] : lambda;
     }
 
-    /// <summary>θ₀ + s ⊙ Σ λₜτₜ.</summary>
-    private static double[] Weight(Part part, double[] change, BinaryConcrete? mask) => [.. part.Start.Select((v, i) => v + (change[i] * (mask is null ? 1 : mask.Scaled[i])))];
+    private Tensor Lambda(int k) => device.Current!.Of([1, initial.Length], Acting(k), options.Type);
+
+    /// <summary>θ₀ + s ⊙ λ·τ [1, n] of λ [1, T].</summary>
+    private static Tensor Weight(Part part, Tensor lambda, Tensor? mask)
+    {
+        Tensor change = new MatMul().Apply(lambda, part.Vectors);
+        return new Add().Apply(mask is null ? change : new Mul().Apply(change, mask.Reshape(change.Shape)), part.Start);
+    }
 
     private void ClampInPlace()
     {
@@ -257,6 +270,6 @@ public sealed class ConcreteMerge : IDisposable
         }
     }
 
-    /// <summary>θ₀ [n], τ [T][n] and X [n] of a tensor.</summary>
-    private sealed record Part(string Name, Shape Shape, double[] Start, double[][] Vectors, Parameter Logits);
+    /// <summary>θ₀ [1,n], τ [T,n] and X [n] of a tensor.</summary>
+    private sealed record Part(string Name, Shape Shape, Tensor Start, Tensor Vectors, Parameter Logits);
 }

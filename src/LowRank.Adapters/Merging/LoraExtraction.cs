@@ -20,7 +20,7 @@ public static class LoraExtraction
     /// <exception cref="IOException">The folder cannot be written.</exception>
     public static double Extract(TensorSource start, TensorSource tuned, int rank, string folder, string? baseModel = null)
     {
-        var vectors = new TaskVectors(start, [tuned]);
+        using var vectors = new TaskVectors(start, [tuned]);       // the same tensors, in the same shapes
         List<TensorData> tensors = [];
         List<string> targets = [], whole = [];
         double held = 0, all = 0;
@@ -39,7 +39,9 @@ public static class LoraExtraction
             {
                 throw new AdapterConfigException($"LoraExtraction: the rank is {rank}, want 1 .. {Math.Min(rows, cols)} for {name} {entry}");
             }
-            var change = new HostMatrix(vectors.Of(0, name), rows, cols);
+            double[] moved = MergedTensors.Read(tuned, name);
+            MergeRules.Add(moved, -1, MergedTensors.Read(start, name));
+            var change = new HostMatrix(moved, rows, cols);
             (HostMatrix a, HostMatrix b) = change.Truncated(rank);
             for (int k = 0; k < rank; k++)
             {

@@ -6,19 +6,21 @@ internal static class MergeRules
     private const double Parallel = 0.9995;        // |cos| above which two tensors are mixed linearly
 
     /// <summary>Σ wX, over Σ w where normalised.</summary>
-    public static double[] Linear(MergeTensor t) => Sum([.. t.Parts.Select(p => p.Values)], t.Weights(), t.Flag("normalize"));
+    public static MergeFigures Linear(MergeTensor t) => Sum(t, [.. t.Parts.Select(p => new MergeTerm(p.Tensor) { Weight = p.Settings["weight"] })], 1);
+
+    /// <summary>B + λ·Σ u of terms, over Σ w where normalised, into the result.</summary>
+    public static MergeFigures Sum(MergeTensor t, IReadOnlyList<MergeTerm> terms, double lambda) =>
+        TensorMerge.Run(t.Start, terms, MergeRule.Sum, t.Y, lambda / Divisor(t.Weights(), t.Flag("normalize")), compares: t.Compares);
 
     /// <summary>Σ wV, over Σ w where <paramref name="normalize"/> and it is not 0.</summary>
     public static double[] Sum(double[][] vectors, double[] weights, bool normalize)
     {
-        double total = normalize ? weights.Sum() : 1;
-        double divisor = Math.Abs(total) < 1e-8 ? 1 : total;
         var sum = new double[vectors[0].Length];
         for (int v = 0; v < vectors.Length; v++)
         {
             Add(sum, weights[v], vectors[v]);
         }
-        Scale(sum, 1 / divisor);
+        Scale(sum, 1 / Divisor(weights, normalize));
         return sum;
     }
 
@@ -161,6 +163,8 @@ internal static class MergeRules
         Scale(mean, radius);
         return mean;
     }
+
+    private static double Divisor(double[] weights, bool normalize) => normalize && weights.Sum() is var total && Math.Abs(total) >= 1e-8 ? total : 1;
 
     public static double Dot(ReadOnlySpan<double> a, ReadOnlySpan<double> b)
     {

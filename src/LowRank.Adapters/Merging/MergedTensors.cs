@@ -9,7 +9,7 @@ public sealed class MergedTensors : TensorSource
     private readonly Dictionary<string, SafeTensorsEntry> byName = new(StringComparer.Ordinal);
     private readonly List<SafeTensorsEntry> entries = [];
     private readonly Func<SafeTensorsEntry, byte[]> compute;
-    private readonly IReadOnlyList<IDisposable> owned;
+    private IReadOnlyList<IDisposable> owned;
     private (string? Name, byte[] Bytes) last = (null, []);
     private bool closed;
 
@@ -79,12 +79,11 @@ public sealed class MergedTensors : TensorSource
         return scope.Of([values.Length], values, TypeOf(type)).ToBytes();
     }
 
-    /// <summary>What <see cref="Rounded"/> made, exactly.</summary>
-    internal static double[] Values(ReadOnlySpan<byte> bytes, SafeTensorsType type)
+    /// <summary>These, which dispose of <paramref name="part"/> too.</summary>
+    internal MergedTensors Owning(IDisposable part)
     {
-        using Device device = Device.Cpu();
-        using Scope scope = device.BeginScope();
-        return scope.OfRaw([bytes.Length * 8 / type.Bits()], TypeOf(type), bytes).ToDoubles();
+        owned = [.. owned, part];
+        return this;
     }
 
     /// <summary>Refuses models that have other tensors.</summary>
@@ -111,7 +110,17 @@ public sealed class MergedTensors : TensorSource
         return at < 0 ? values : throw new ModelFormatException($"{source.Name}: tensor {ModelFormatException.Quote(name)} has {values[at]} at [{at}], want finite values to merge") { File = source.Name, Key = name };
     }
 
-    private static DType TypeOf(SafeTensorsType type) => type.TryToDType(out DType known) ? known : throw new ShapeException($"MergedTensors: the type is {type.Name()}, want F64, F32, F16 or BF16");
+    /// <summary>Reads the tensors, by source and name, again where a merge saw a sum that is not finite.</summary>
+    /// <exception cref="ModelFormatException">As for <see cref="Read"/>.</exception>
+    internal static void RequireFinite(MergeFigures figures, params IReadOnlyList<(TensorSource Source, string Name)> tensors)
+    {
+        foreach ((TensorSource source, string name) in figures.IsFinite ? [] : tensors)
+        {
+            _ = Read(source, name);
+        }
+    }
+
+    internal static DType TypeOf(SafeTensorsType type) => type.TryToDType(out DType known) ? known : throw new ShapeException($"MergedTensors: the type is {type.Name()}, want F64, F32, F16 or BF16");
 
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)

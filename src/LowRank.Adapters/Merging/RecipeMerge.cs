@@ -9,6 +9,7 @@ internal sealed class RecipeMerge
     private readonly IReadOnlyDictionary<string, TensorSource> sources;
     private readonly MergeOptions options;
     private readonly Rng rng;
+    private readonly Device device = Device.Cpu();
     private readonly List<(SafeTensorsEntry Entry, MergeSlice Slice, string[] Names, double Depth)> plan = [];
     private readonly Dictionary<string, int> places = new(StringComparer.Ordinal);
     private int done;
@@ -17,6 +18,10 @@ internal sealed class RecipeMerge
     {
         (this.recipe, this.sources, this.options) = (recipe, sources, options);
         rng = new Rng(recipe.Seed).Fork("merge");
+        if (recipe.Method.Learns)
+        {
+            throw Bad("the method", recipe.Method.Name, $"one that needs no data: {nameof(ConcreteMerge)} learns from it");
+        }
         if (recipe.Slices.Count == 0)
         {
             throw Bad("slices", "none", "at least one");
@@ -37,7 +42,7 @@ internal sealed class RecipeMerge
         {
             places[step.Entry.Name] = i;
         }
-        return new MergedTensors($"{recipe.Method.Name} of {string.Join(", ", sources.Keys)}", plan.Select(p => p.Entry), Compute, [.. sources.Values]);
+        return new MergedTensors($"{recipe.Method.Name} of {string.Join(", ", sources.Keys)}", plan.Select(p => p.Entry), Compute, [.. sources.Values, device]);
     }
 
     /// <summary>The slice with its layers spelled out and the base among its inputs.</summary>
@@ -163,11 +168,12 @@ internal sealed class RecipeMerge
 
     private byte[] Merged(SafeTensorsEntry entry, MergeSlice slice, string[] names, double depth)
     {
-        double[]? origin = null;
+        using Scope scope = device.BeginScope();
+        Tensor? origin = null;
         List<MergePart> parts = [];
         foreach ((int i, MergeInput input) in slice.Inputs.Index())
         {
-            double[] values = MergedTensors.Read(sources[input.Model], names[i]);
+            Tensor values = sources[input.Model].Load(names[i], scope);
             if (input.Model == slice.Base)
             {
                 origin = values;
@@ -177,29 +183,61 @@ internal sealed class RecipeMerge
                 parts.Add(new MergePart(input.Model, values, Settings(slice, input, entry.Name, depth)));
             }
         }
-        TensorInterference? row = options.Report is null ? null : TensorInterference.Of(entry.Name, origin, [.. parts.Select(p => p.Values)]);
         int cols = entry.Dimensions.Count > 1 ? (int)entry.Dimensions[^1] : (int)entry.Count;
-        var tensor = new MergeTensor(entry.Name, cols == 0 ? 0 : (int)(entry.Count / cols), origin, parts, Settings(slice, null, entry.Name, depth), Mask(entry.Name));
-        double[] merged = recipe.Method.Merge(tensor);
-        byte[] bytes = MergedTensors.Rounded(merged, entry.Type);
-        if (row is not null)
+        Tensor y = scope.New(entry.Shape, MergedTensors.TypeOf(entry.Type));
+        var tensor = new MergeTensor(entry.Name, cols == 0 ? 0 : (int)(entry.Count / cols), origin, parts, Settings(slice, null, entry.Name, depth), Draws(entry.Name, scope), y)
         {
-            options.Report!.Add(row.With(origin, merged, MergedTensors.Values(bytes, entry.Type)));
+            Compares = options.Report is not null,
+        };
+        (TensorSource, string)[] read = [.. slice.Inputs.Select((input, i) => (sources[input.Model], names[i]))];
+        MergeFigures figures;
+        if (recipe.Method.Pass is { } pass)
+        {
+            figures = pass(tensor);
+            MergedTensors.RequireFinite(figures, read);
         }
-        return bytes;
+        else
+        {
+            figures = TensorMerge.Run(origin, [.. parts.Select(p => new MergeTerm(p.Tensor))], MergeRule.Sum, null, compares: tensor.Compares);
+            MergedTensors.RequireFinite(figures, read);
+            double[]? from = tensor.Compares ? origin?.ToDoubles() : null;
+            double[] merged = recipe.Method.Merge(tensor);
+            y.Set(merged);
+            figures = tensor.Compares ? Outcome(figures, from, merged, y.ToDoubles()) : figures;
+        }
+        options.Report?.Add(TensorInterference.Of(entry.Name, entry.Count, origin is not null, figures));
+        return y.ToBytes();
     }
 
-    private Func<MergePart, Func<int, double>, Func<int, bool>> Mask(string tensor) => (part, probability) =>
+    /// <summary>The figures with those of the result.</summary>
+    private static MergeFigures Outcome(MergeFigures figures, double[]? origin, double[] merged, double[] rounded)
     {
-        string model = Path.GetFileName(part.Model.TrimEnd('/', '\\'));
+        double moved = 0, most = 0, squares = 0;
+        for (int i = 0; i < merged.Length; i++)
+        {
+            double change = merged[i] - (origin is null ? 0 : origin[i]), off = Math.Abs(rounded[i] - merged[i]);
+            moved += change * change;
+            most = Math.Max(most, off);
+            squares += off * off;
+        }
+        return figures with { Moved = moved, MaxRounding = most, RoundingSquares = squares };
+    }
+
+    /// <summary>What random methods keep of an input: where the masks are given those, else draws below a probability, by entry or the same for all.</summary>
+    private Func<MergePart, Func<int, double>?, double, MergeTerm> Draws(string tensor, Scope scope) => (part, probability, density) =>
+    {
+        var all = new MergeTerm(part.Tensor);
+        int count = (int)part.Tensor.Shape.Count;
+        Rng stream = rng.Fork($"{part.Model} {tensor}");
         if (options.Masks is { } masks)
         {
-            long[] kept = masks.ReadInt64($"mask.{model}.{tensor}");
-            return kept.Length == part.Values.Length ? i => kept[i] != 0
-                : throw new ModelFormatException($"{masks.Name}: mask.{model}.{tensor} has {kept.Length} values, want {part.Values.Length}") { File = masks.Name, Key = tensor };
+            string mask = $"mask.{Path.GetFileName(part.Model.TrimEnd('/', '\\'))}.{tensor}";
+            long[] kept = masks.ReadInt64(mask);
+            return kept.Length == count ? all with { Keep = scope.Of([count], [.. kept.Select(k => k != 0 ? (byte)1 : (byte)0)]) }
+                : throw new ModelFormatException($"{masks.Name}: {mask} has {kept.Length} values, want {count}") { File = masks.Name, Key = tensor };
         }
-        Rng stream = rng.Fork($"{part.Model} {tensor}");
-        return i => stream.Uniform(i) < probability(i);
+        return probability is null ? all with { Draws = MergeDraws.Below(stream, density) }
+            : all with { Keep = scope.Of([count], [.. Enumerable.Range(0, count).Select(i => stream.Uniform(i) < probability(i) ? (byte)1 : (byte)0)]) };
     };
 
     private static AdapterConfigException Bad(string what, string got, string want) => new($"merge: {what} is {got}, want {want}");

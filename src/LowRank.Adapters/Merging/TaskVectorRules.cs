@@ -15,21 +15,28 @@ internal enum Sparsity
     Middle,
 }
 
-/// <summary>Merges of task vectors D = X - B, one tensor at a time in float64, by mergekit's rules.</summary>
+/// <summary>Merges of task vectors D = X - B, one tensor at a time, by mergekit's rules.</summary>
 internal static class TaskVectorRules
 {
     /// <summary>B + λ·Σ w·D' (/ Σ w), D' what the sparsity leaves; with an election of the entries that have the sign of Σ w·D' alone, 0 counting as plus.</summary>
-    public static double[] Merge(MergeTensor t, Sparsity sparsity, bool elects)
+    public static MergeFigures Merge(MergeTensor t, Sparsity sparsity, bool elects)
     {
-        double[][] vectors = t.Differences();
-        for (int i = 0; i < vectors.Length; i++)
+        IReadOnlyList<MergeTerm> terms = [.. t.Parts.Select(p => Sparse(t, p, sparsity))];
+        if (sparsity == Sparsity.Largest)
         {
-            Sparsify(t, t.Parts[i], sparsity);
+            terms = TensorMerge.KeepLargest(t.Start, terms, [.. t.Parts.Select(p => Density(p) is > 0 and < 1 and var d ? Math.Max(1, (long)(d * t.Count)) : t.Count)]);
         }
-        double[] weights = t.Weights(), merged = elects ? Elected(vectors, weights, t.Flag("normalize")) : MergeRules.Sum(vectors, weights, t.Flag("normalize"));
-        MergeRules.Scale(merged, t.Settings["lambda"]);
-        MergeRules.Add(merged, 1, t.Base!);
-        return merged;
+        double[] rescaled = [.. t.Parts.Select(_ => 1.0)];
+        if (t.Flag("rescale") && sparsity != Sparsity.None)
+        {
+            const double least = 1e-7;
+            MergeFigures sums = TensorMerge.Run(t.Start, terms, MergeRule.Sum, null);
+            rescaled = [.. sums.Magnitudes.Zip(sums.Kept, (before, after) => before >= least && after >= least ? before / after : 1)];
+        }
+        terms = [.. terms.Select((term, i) => term with { Weight = t.Parts[i].Settings["weight"] * rescaled[i], Share = t.Parts[i].Settings["weight"] })];
+        return elects
+            ? TensorMerge.Run(t.Start, terms, t.Flag("normalize") ? MergeRule.MeanOfAgreeing : MergeRule.Agreeing, t.Y, t.Settings["lambda"], compares: t.Compares)
+            : MergeRules.Sum(t, terms, t.Settings["lambda"]);
     }
 
     /// <summary>r = N·c/(1 + (N-1)·c) of the mean cosine c between task vectors; B + r·mean D (Model Stock, arXiv 2403.19522).</summary>
@@ -162,65 +169,33 @@ internal static class TaskVectorRules
         MergeRules.Scale(probabilities, 1 / sum);
     }
 
-    private static double[] Elected(double[][] vectors, double[] weights, bool normalize)
+    private static double Density(MergePart part) => part.Settings["density"];
+
+    /// <summary>What stays of an input, the largest aside.</summary>
+    private static MergeTerm Sparse(MergeTensor t, MergePart part, Sparsity sparsity)
     {
-        var merged = new double[vectors[0].Length];
-        for (int i = 0; i < merged.Length; i++)
+        var all = new MergeTerm(part.Tensor);
+        if (sparsity == Sparsity.None || Density(part) >= 1)
         {
-            double election = 0, sum = 0, agreeing = 0;
-            for (int v = 0; v < vectors.Length; v++)
-            {
-                election += weights[v] * vectors[v][i];
-            }
-            for (int v = 0; v < vectors.Length; v++)
-            {
-                double weighted = weights[v] * vectors[v][i];
-                if (Math.Sign(weighted) == (election >= 0 ? 1 : -1))
-                {
-                    sum += weighted;
-                    agreeing += weights[v];
-                }
-            }
-            merged[i] = normalize && agreeing != 0 ? sum / agreeing : sum;
+            return all;
         }
-        return merged;
+        double density = Density(part);
+        return density <= 0 ? all with { Draws = MergeDraws.All with { To = 0 } } : sparsity switch
+        {
+            Sparsity.Random => t.Draws(part, null, density),
+            Sparsity.ByRank => t.Draws(part, ByRank(t, part, density), density),
+            Sparsity.Middle => all with { Keep = Middle(t, part, density) },
+            _ => all,
+        };
     }
 
-    private static void Sparsify(MergeTensor t, MergePart part, Sparsity sparsity)
+    /// <summary>1 for the entries that are neither among the largest nor among the smallest.</summary>
+    private static Tensor Middle(MergeTensor t, MergePart part, double density)
     {
-        double density = sparsity == Sparsity.None ? 1 : part.Settings["density"];
-        if (density >= 1)
-        {
-            return;
-        }
-        double[] vector = part.Values;
-        double before = vector.Sum(Math.Abs);
-        if (density <= 0)
-        {
-            Array.Clear(vector);
-        }
-        else if (sparsity == Sparsity.Largest)
-        {
-            Magnitudes.KeepLargest(vector, Math.Max(1, (int)(density * vector.Length)));
-        }
-        else if (sparsity == Sparsity.Middle)
-        {
-            int keep = (int)(density * vector.Length), from = Math.Max(0, vector.Length - keep - (int)(part.Settings["gamma"] * vector.Length));
-            Magnitudes.KeepRanks(vector, from, from + keep);
-        }
-        else
-        {
-            Func<int, bool> keeps = t.Mask(part, sparsity == Sparsity.Random ? _ => density : ByRank(t, part, density));
-            for (int i = 0; i < vector.Length; i++)
-            {
-                vector[i] = keeps(i) ? vector[i] : 0;
-            }
-        }
-        double after = vector.Sum(Math.Abs);
-        if (t.Flag("rescale") && before >= 1e-7 && after >= 1e-7)
-        {
-            MergeRules.Scale(vector, before / after);
-        }
+        double[] vector = t.Difference(part);
+        int keep = (int)(density * vector.Length), from = Math.Max(0, vector.Length - keep - (int)(part.Settings["gamma"] * vector.Length));
+        Magnitudes.KeepRanks(vector, from, from + keep);
+        return part.Tensor.Device.Current!.Of([vector.Length], [.. vector.Select(v => v != 0 ? (byte)1 : (byte)0)]);
     }
 
     /// <summary>density - ε for the smallest magnitude of a row to density + ε for the largest, by rank.</summary>
@@ -231,11 +206,11 @@ internal static class TaskVectorRules
         {
             throw t.Bad($"density with epsilon {epsilon} of {part.Model}", density, "both density + epsilon below 1 and density - epsilon above 0");
         }
-        var probabilities = new double[part.Values.Length];
+        double[] vector = t.Difference(part), probabilities = new double[vector.Length];
         for (int row = 0; row < t.Rows; row++)
         {
             int begin = row * t.Cols;
-            int[] order = [.. Enumerable.Range(begin, t.Cols).OrderBy(i => Math.Abs(part.Values[i]))];
+            int[] order = [.. Enumerable.Range(begin, t.Cols).OrderBy(i => Math.Abs(vector[i]))];
             for (int rank = 0; rank < order.Length; rank++)
             {
                 probabilities[order[rank]] = density - epsilon + (2 * epsilon * rank / Math.Max(1, order.Length - 1));
