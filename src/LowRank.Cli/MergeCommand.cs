@@ -16,10 +16,11 @@ internal static class MergeCommand
         Option<string?> models = new("--models") { Description = "Folder that the recipe's models are looked for in. Default: the working folder, then the recipe's own." };
         Option<string?> report = new("--report") { Description = "File for how the models agree, tensor by tensor: .json or .md." };
         Option<string?> masks = new("--masks") { Description = "Safetensors file with what random methods keep, mask.MODEL.TENSOR, in place of draws." };
+        Option<string[]> data = new("--data") { Description = $"For {MergeMethod.Concrete} and {MergeMethod.AdaMerging}: images of each model's task, once a model in the recipe's order, as for train; labels are not read.", DefaultValueFactory = _ => [] };
         Option<ulong> seed = CommonOptions.Seed();
         Option<bool> quiet = CommonOptions.Quiet();
         var export = new ExportOptions(adapterRequired: false);
-        var command = new Command("merge", "Merge many models into one by a recipe, or an adapter into its model.") { recipe, models, report, masks, seed, quiet };
+        var command = new Command("merge", "Merge many models into one by a recipe, or an adapter into its model.") { recipe, models, report, masks, data, seed, quiet };
         export.AddTo(command);
         command.Validators.Add(result =>
         {
@@ -33,12 +34,12 @@ internal static class MergeCommand
             }
         });
         command.SetAction((parsed, stop) => Task.FromResult(parsed.GetValue(recipe) is { } file
-            ? Run(file, parsed.GetValue(models), parsed.GetValue(export.Merged)!, parsed.GetValue(report), parsed.GetValue(masks), parsed.GetValue(seed), parsed.GetValue(export.ShardBytes), parsed.GetValue(quiet), parsed.GetValue(export.Json), stop)
+            ? Run(file, parsed.GetValue(models), parsed.GetValue(export.Merged)!, parsed.GetValue(report), parsed.GetValue(masks), parsed.GetValue(data)!, parsed.GetValue(seed), parsed.GetValue(export.ShardBytes), parsed.GetValue(quiet), parsed.GetValue(export.Json), stop)
             : export.Run(parsed)));
         return command;
     }
 
-    private static int Run(string file, string? models, string to, string? report, string? masks, ulong seed, long shardBytes, bool quiet, bool json, CancellationToken stop)
+    private static int Run(string file, string? models, string to, string? report, string? masks, string[] data, ulong seed, long shardBytes, bool quiet, bool json, CancellationToken stop)
     {
         long began = Stopwatch.GetTimestamp();
         RecipeFile read = RecipeFile.Read(file);
@@ -54,9 +55,21 @@ internal static class MergeCommand
         using TensorSource? kept = masks is null ? null : TensorSource.Open(masks);
         using MergeDisplay display = new(quiet);
         var options = new MergeOptions { Progress = display, Report = rows, Masks = kept, Cancellation = stop };
-        using MergedTensors merged = recipe.Open(model => MergeRecipe.OpenModel(Place(model)), options);
+        if (data.Length > 0 && !recipe.Method.Learns)
+        {
+            throw new UsageException($"--data goes with {MergeMethod.Concrete} and {MergeMethod.AdaMerging}; {recipe.Method.Name} learns nothing");
+        }
+        using LearnedMerge? learned = recipe.Method.Learns ? new LearnedMerge(recipe, Place, data) : null;
+        using MergedTensors merged = learned?.Run(display.Step, options) ?? recipe.Open(model => MergeRecipe.OpenModel(Place(model)), options);
         using FolderLock own = FolderLock.Take(to);
-        merged.Save(to, shardBytes);
+        if (learned is null)
+        {
+            merged.Save(to, shardBytes);
+        }
+        else
+        {
+            learned.Save(merged, to, shardBytes);
+        }
         string first = Folder(read.TokenizerSource ?? recipe.Base ?? recipe.Slices[0].Inputs[0].Model);
         string shape = Folder(recipe.Base ?? recipe.Slices[0].Inputs[0].Model);
         if (File.Exists(Path.Combine(shape, "config.json")))
@@ -65,7 +78,7 @@ internal static class MergeCommand
         }
         LoadedModel.CopyBeside(to, first, shape);
         ReportFile.Write(report, file, recipe, rows);
-        Output.Facts(new JsonObject
+        var facts = new JsonObject
         {
             ["recipe"] = file,
             ["method"] = recipe.Method.Name,
@@ -78,7 +91,12 @@ internal static class MergeCommand
             ["mean_cosine"] = ReportFile.Mean(rows, r => r.MeanCosine),
             ["max_rounding"] = rows.Select(r => r.MaxRounding).DefaultIfEmpty().Max(),
             ["seconds"] = Math.Round(Stopwatch.GetElapsedTime(began).TotalSeconds, 2),
-        }, json);
+        };
+        if (learned?.Entropy is { } entropy)
+        {
+            (facts["entropy_first"], facts["entropy_last"]) = (entropy.First, entropy.Last);
+        }
+        Output.Facts(facts, json);
         return ExitCode.Done;
     }
 
@@ -101,6 +119,15 @@ internal static class MergeCommand
             else if (value.Done * 20L / value.Total != (value.Done - 1) * 20L / value.Total)
             {
                 Console.Error.WriteLine($"{value.Done}/{value.Total} tensors");
+            }
+        }
+
+        /// <summary>A step of learning.</summary>
+        public void Step(ConcreteProgress value)
+        {
+            if (!quiet && value.Step % 50 == 0)
+            {
+                Console.Error.WriteLine($"{value.Phase} step {value.Step}: entropy {value.Loss:F4}");
             }
         }
 

@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
 using LowRank.Adapters;
 using LowRank.Formats;
+using LowRank.Models;
 using LowRank.Testing;
 using Xunit;
 
@@ -141,6 +142,42 @@ public sealed class MergeTests : IDisposable
         using TensorSource merged = TensorSource.Open(At("out"));
         Assert.Equal([2, 0, 0, 0], merged.ReadDouble("model.layers.1.w"));
         Assert.Equal([7L], merged.ReadInt64("model.steps"));
+    }
+
+    [Theory, InlineData("concrete", "steps: 2, adaptive: true, adaptation_steps: 1"), InlineData("adamerging", "layer_wise: true, adaptation_steps: 2")]
+    public void What_learns_takes_images_of_each_model_and_keeps_their_heads(string method, string settings)
+    {
+        foreach ((string name, double change) in new[] { ("a", 0.01), ("b", -0.02) })
+        {
+            Directory.CreateDirectory(At(name));
+            foreach (string file in Directory.GetFiles(BaseModel.ShippedFolder, "*.json"))
+            {
+                File.Copy(file, Path.Combine(At(name), Path.GetFileName(file)));
+            }
+            using TensorSource from = TensorSource.Open(BaseModel.ShippedFolder);
+            SafeTensorsFile.Save(Path.Combine(At(name), TensorSource.ModelFile), from.Entries.Select(e => TensorData.Of(e.Name, e.Shape, [.. from.ReadSingle(e.Name).Select(v => v + (float)change)])));
+        }
+        File.WriteAllText(At(Recipe), $"merge_method: {method}\nbase_model: {BaseModel.ShippedFolder}\nmodels:\n- model: a\n- model: b\nparameters: {{{settings}, batch: 3}}");
+        Cli.Fails(ExitCode.Usage, ["want --data once for each of the 2 models in the recipe's order (a, b), got 1"], "merge", At(Recipe), "--merged", At("out"), "--quiet", "--data", "digits");
+        JsonNode done = Cli.Done("merge", At(Recipe), "--merged", At("out"), "--report", At("report.json"), "--data", "digits", "--data", "digits", "--quiet", "--json").Json;
+        Assert.True(done["entropy_first"]!.GetValue<double>() > 0 && done["entropy_last"]!.GetValue<double>() > 0);
+        JsonArray rows = JsonNode.Parse(File.ReadAllText(At("report.json")))!["tensors"]!.AsArray();
+        using TensorSource start = TensorSource.Open(BaseModel.ShippedFolder), merged = TensorSource.Open(At("out")), heads = TensorSource.Open(Path.Combine(At("out"), "heads.safetensors"));
+        Assert.Equal(start.Entries.Select(e => e.Name).Order(), merged.Entries.Select(e => e.Name).Order());
+        Assert.Equal(start.ReadSingle("classifier.bias"), merged.ReadSingle("classifier.bias"));
+        Assert.Equal(start.ReadSingle("classifier.bias").Select(v => v + 0.01f), heads.ReadSingle("a.classifier.bias"));
+        Assert.Equal(start.Entries.Count - 2, rows.Count);
+        Assert.NotEqual(start.ReadSingle("vit.layernorm.weight"), merged.ReadSingle("vit.layernorm.weight"));
+        // one went up everywhere and the other down
+        Assert.All(rows, r => Assert.Equal((1.0, -1.0), (r!["sign_conflicts"]!.GetValue<double>(), Math.Round(r["mean_cosine"]!.GetValue<double>(), 3))));
+    }
+
+    [Fact]
+    public void Data_goes_with_what_learns()
+    {
+        Models();
+        File.WriteAllText(At(Recipe), "merge_method: linear\nmodels:\n- model: a\nparameters: {weight: 1}");
+        Cli.Fails(ExitCode.Usage, ["--data goes with concrete and adamerging; linear learns nothing"], "merge", At(Recipe), "--merged", At("out"), "--data", "digits");
     }
 
     [Fact]
