@@ -73,6 +73,7 @@ public static class Rows
 
         .. new TextRow[] { new(TextWork.Embed, 64, 32), new(TextWork.Step, 16, 64), new(TextWork.Layer, 1, 512) }.SelectMany(t => new[] { t, t with { Type = DType.BF16 } }),
 
+        .. Enum.GetValues<MergeWork>().SelectMany(w => new[] { new MergeRow(w, 4096, 4), new MergeRow(w, 4096, 4) { Type = DType.BF16 } }),
         .. CompletionRow.All,
         .. new[] { "haar", "db4", "bior4.4" }.SelectMany(w => new[] { new WaveletRow(w, 4096, Inverse: false), new WaveletRow(w, 4096, Inverse: true) }),
         new WaraRow(2048), new WaraRow(512),

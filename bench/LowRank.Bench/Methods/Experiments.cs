@@ -17,6 +17,7 @@ public static class Experiments
         new("snell", "What LoRA, kernel distances and SNELL leave of a sparse update", SnellExperiment.Run),
         new("galore", "A decoder trained from nothing on the King James text: every weight, factors alone, and GaLore", PretrainExperiment.GaLore),
         new("sltrain", "A decoder trained from nothing on the King James text: every weight, factors alone, and SLTrain", PretrainExperiment.SlTrain),
+        new("concrete", "Four models of turned and negative digits merged: averages, TIES, DARE, and masks and weights learned by entropy", ConcreteExperiment.Run),
         new("wara", "What LoRA and WaRA of 1,024 parameters leave of smooth, rough and mixed updates", WaraExperiment.Run),
         new("completion", "Seconds until a matrix of rank k is completed, by Cholesky factors, conjugate gradients and the sketched preconditioner", CompletionExperiment.Run),
         new("loca", "LoRA, LoCA and cosines at places that stay, of equal size, on the shipped decoder", LocaExperiment.Run),
