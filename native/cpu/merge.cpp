@@ -73,6 +73,17 @@ LR_INLINE void trim(const MergeInput& in, int64_t i, int64_t n, float* v) {
         for (int64_t e = 0; e < n; ++e) v[e] = __builtin_fabsf(v[e]) > least || (__builtin_fabsf(v[e]) == least && i + e < in.cut) ? v[e] : 0;
 }
 
+// True where a lane of a comparison is
+LR_INLINE bool any(vi mask) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+    return mask[0] | mask[1] | mask[2] | mask[3];
+#endif
+}
+
 // Where models moved to both sides, and the products of their moves; rows v [K][Block]
 LR_INLINE void compare(const float* v, int32_t models, int64_t n, double* conflicts, double* products) {
     vi both = {};
@@ -208,6 +219,7 @@ int32_t merge_count(const MergeCountArgs* p) {
     if (!counted) return LR_OUT_OF_MEMORY;
     int32_t status = LR_OK;
     const uint32_t mask = (1u << p->width) - 1;
+    const int32_t upper = p->span > 0 ? 0 : p->shift + p->width; // bits below those that are found: 31 in the first pass
     lr::parallel_for(parts, [&](int64_t part) {
         float* memory = lr::scratch(0, 2 * Block);
         if (!memory) return __atomic_store_n(&status, LR_OUT_OF_MEMORY, __ATOMIC_RELAXED);
@@ -220,16 +232,18 @@ int32_t merge_count(const MergeCountArgs* p) {
             for (int32_t t = 0; t < models; ++t) {
                 const uint32_t found = uint32_t(p->inputs[t].found);
                 int64_t* to = counts + int64_t(t) * LR_MERGE_BINS;
+                const auto count = [&](int64_t e, uint32_t bits) LR_LAMBDA {
+                    const int64_t bin = p->span > 0 ? (i + e - p->origin) / p->span : int64_t(bits >> p->shift & mask);
+                    if (p->span > 0 ? bits == found && i + e >= p->origin && bin < LR_MERGE_BINS : bits >> upper == found) ++to[bin];
+                };
                 difference(p->inputs[t], start, i, n, v);
                 drop(p->inputs[t], i, n, v);
-                for (int64_t e = 0; e < n; ++e) {
-                    uint32_t bits;
-                    memcpy(&bits, v + e, 4);
-                    bits &= 0x7FFFFFFF;
-                    if (p->span > 0) {
-                        const int64_t bin = (i + e - p->origin) / p->span;
-                        if (bits == found && i + e >= p->origin && bin < LR_MERGE_BINS) ++to[bin];
-                    } else if (uint32_t(uint64_t(bits) >> (p->shift + p->width)) == found) ++to[bits >> p->shift & mask];
+                for (int64_t e = 0; e < n; e += Lanes) { // after the first pass few entries still count: most vectors have none
+                    const vi bits = as_int(magnitude(load(v + e)));
+                    if (!any((bits >> upper) == int32_t(found))) continue;
+                    uint32_t lanes[Lanes];
+                    memcpy(lanes, &bits, sizeof bits);
+                    for (int64_t l = e; l < n && l < e + Lanes; ++l) count(l, lanes[l - e]);
                 }
             }
         }
