@@ -72,7 +72,8 @@ internal sealed class WordMemo
     /// <summary>True where a normalizer treats what stands before and after a space alike whether or not the other is there.</summary>
     private static bool IsWordwise(JsonPart normalizer) => normalizer.IsNull || normalizer.Type switch
     {
-        "BertNormalizer" or "Lowercase" or "NFC" or "NFD" or "NFKC" or "NFKD" or "StripAccents" => true,
+        "BertNormalizer" or "Lowercase" or "NFC" or "NFD" or "NFKC" or "NFKD" or "StripAccents" or "Nmt" or "Precompiled" => true,
+        "Replace" => normalizer.At("pattern").Text("Regex", "") == " {2,}",     // a single space is none of these
         "Sequence" => normalizer.At("normalizers").Items().All(IsWordwise),
         _ => false,
     };
@@ -88,6 +89,8 @@ internal sealed class WordMemo
                 return Space.Parts;
             case "ByteLevel":      // a space put before a text is put before its first word
                 return preTokenizer.Flag("use_regex", true) ? Space.Leads : Space.Passes;
+            case "Metaspace" when preTokenizer.Flag("split", true) && preTokenizer.Text("prepend_scheme", "always") != "first":     // of pieces the first alone would have a mark
+                return Space.Leads;
             case "Digits":
                 return Space.Passes;
             case "Split" when preTokenizer.Text("behavior", "") == "Isolated" && !preTokenizer.Flag("invert") && Leading.Contains(preTokenizer.At("pattern").Text("Regex", "")):
