@@ -19,7 +19,14 @@ internal sealed class Stage(Options options)
 
     public int Once() => Check("once", "every op row once", device => Checks.Once(device, options.Tiny));
 
-    public int Compile() => Run("compile", (device, _, _) => figures.AddRange(Compilation.Measure(Path.Combine(options.Work, "compiled"), device is CudaDevice cuda ? cuda.Driver.Architecture : 90)), withPeer: false);
+    public int Compile() => Run(
+        "compile",
+        (device, _, _) =>
+        {
+            (int architecture, int multiprocessors) = device is CudaDevice { Driver: NvidiaDriver gpu } ? (gpu.Architecture, gpu.Multiprocessors) : (90, 132);
+            figures.AddRange(Compilation.Measure(Path.Combine(options.Work, "compiled"), architecture, multiprocessors));
+        },
+        withPeer: false);
 
     public int Time(string name) => Run("time-" + name, (device, machine, peer) => Measure(device, machine, peer, Rows.Of(name, options.Tiny)));
 

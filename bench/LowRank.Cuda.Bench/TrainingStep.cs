@@ -8,12 +8,12 @@ using Operand = LowRank.Testing.Operand;
 
 /// <summary>One training step of a vision transformer with LoRA on every linear layer of its blocks: forward, cross-entropy, backward, AdamW. Model and
 /// adapter go to the peer as the folders that transformers and PEFT read.</summary>
-internal sealed class TrainingStep(string folder, bool tiny)
+internal sealed class TrainingStep(string folder, bool tiny, int layers = 12)
 {
     private const int Rank = 16, Classes = 10;
     private readonly VisionTransformerConfig config = (tiny
         ? new VisionTransformerConfig { HiddenSize = 32, Layers = 2, Heads = 2, IntermediateSize = 64, ImageSize = 8, PatchSize = 4, Channels = 1 }
-        : new VisionTransformerConfig()).WithClasses(Classes);
+        : new VisionTransformerConfig { Layers = layers }).WithClasses(Classes);
 
     /// <summary>The row.</summary>
     public CudaRow Row => new(

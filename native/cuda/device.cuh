@@ -4,8 +4,17 @@
 #define LR_DEV static __device__ __forceinline__
 #define LR_UNROLL _Pragma("unroll")
 #define LR_ROLLED _Pragma("unroll 1")
-// A kernel of one argument struct; `threads` a block, at least `blocks` blocks to a multiprocessor
-#define LR_KERNEL(name, Args, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args p)
+// A kernel of one argument struct; `threads` a block, at least `blocks` blocks to a multiprocessor. A compilation with LR_ONLY has the one of which LR_ONLY_name
+// is `~,`: every other becomes a template that nobody instantiates, so that it costs what reading it does.
+#define LR_ENTRY(name, Args, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args p)
+#ifdef LR_ONLY
+#define LR_LEFT_OUT(name, Args, threads, blocks) template <int> LR_DEV void name(const Args& p)
+#define LR_SECOND(first, second, ...) second
+#define LR_CHOICE(...) LR_SECOND(__VA_ARGS__, )
+#define LR_KERNEL(name, Args, threads, blocks) LR_CHOICE(LR_ONLY_##name LR_ENTRY, LR_LEFT_OUT)(name, Args, threads, blocks)
+#else
+#define LR_KERNEL LR_ENTRY
+#endif
 #define LR_TID (threadIdx.x)
 #define LR_BX (blockIdx.x)
 #define LR_BY (blockIdx.y)

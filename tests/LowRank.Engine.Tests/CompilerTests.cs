@@ -98,10 +98,29 @@ public sealed class CompilerTests : IDisposable
         [
             Key("12.4", Sources, variant), Key("12.5", Sources, variant), Key("12.4", Sources, variant with { Architecture = 86 }), Key("12.4", Sources, variant with { Type = DType.F16 }),
             Key("12.4", Sources, variant with { Portable = true }), Key("12.4", Sources.With(Tiny, "other"), variant), Key("12.4", Sources.With("common.cuh", "other"), variant),
-            Key("12.4", Sources, variant with { File = "gemm.cu" }),
+            Key("12.4", Sources, variant with { File = "gemm.cu" }), Key("12.4", Sources, variant with { Kernel = "tiny" }), Key("12.4", Sources, variant with { Kernel = "other" }),
         ];
         Assert.Equal(keys.Length, keys.Distinct().Count());
         Assert.Equal(keys[0], Key("12.4", CudaSources.Shipped.With(Tiny, Encoding.UTF8.GetString(Sources.Read(Tiny))).With("another.cu", "of no concern"), variant));
+    }
+
+    [Fact]
+    public void A_launch_needs_its_kernel_alone_or_a_file_compiled_beforehand()
+    {
+        var launch = new CudaLaunch("adam.cu", "adamw", DType.F32, (1, 1, 1), 256, 0);
+        Assert.Equal("adamw of adam.cu F32 sm_90a", $"{new CudaCompiler(null, "12.4", "", Sources).Holding(in launch, 90)}");
+        Assert.Equal("adam.cu F32 sm_90a", $"{new CudaCompiler(null, null, "", Sources).Holding(in launch, 90)}");
+    }
+
+    [Fact]
+    public void Nvrtc_compiles_one_kernel_of_a_file_and_leaves_the_others_out()
+    {
+        SkipWithoutNvrtc();
+        string two = Encoding.UTF8.GetString(Sources.Read(Tiny)) + "LR_KERNEL(other, FillArgs, 64, 1) { lr_put(static_cast<scalar*>(p.y), 2.0f, true); }\n";
+        var compiler = new CudaCompiler(null, CudaCompiler.Version, "", Sources.With(Tiny, two));
+        var file = new CudaVariant(Tiny, DType.BF16, 80);
+        Assert.Equal(["other", "tiny"], compiler.Get(file).Kernels.Keys);
+        Assert.All((string[])["other", "tiny"], kernel => Assert.Equal([kernel], compiler.Get(file with { Kernel = kernel }).Kernels.Keys));
     }
 
     [Fact]

@@ -5,7 +5,8 @@ namespace LowRank.Engine.Tests;
 /// <summary>Level 0: the real compiler takes every kernel file, for each element type and architecture, and its log has nothing that costs speed.</summary>
 public class NvrtcTests
 {
-    private static readonly CudaCompiler Compiler = new(CudaCache.Default);
+    /// <summary>The suite's one: a file is compiled once, whoever asks.</summary>
+    internal static CudaCompiler Compiler { get; } = new(CudaCache.Default);
 
     public static TheoryData<string, DType, int> Variants
     {

@@ -8,12 +8,13 @@ using LowRank.Interop;
 
 namespace LowRank;
 
-/// <summary>What one compilation is made of: a file, the type of activations, and the architecture (80, 86, 89, 90 for sm_90a ...).</summary>
+/// <summary>What one compilation is made of: a file or one kernel of it, the type of activations, and the architecture (80, 86, 89, 90 for sm_90a ...).</summary>
 /// <param name="File">Under native/cuda.</param>
 /// <param name="Type">LR_DTYPE.</param>
 /// <param name="Architecture">Compute capability times 10.</param>
 /// <param name="Portable">PTX that the driver translates for this architecture and every newer one, in place of machine code for this one alone.</param>
-internal readonly record struct CudaVariant(string File, DType Type, int Architecture, bool Portable = false)
+/// <param name="Kernel">The one that is wanted, as it comes out among all of the file; null: all.</param>
+internal readonly record struct CudaVariant(string File, DType Type, int Architecture, bool Portable = false, string? Kernel = null)
 {
     /// <summary>sm_80, sm_90a, compute_80.</summary>
     public string Target => Portable ? $"compute_{Architecture}" : Architecture == 90 ? "sm_90a" : $"sm_{Architecture}";
@@ -26,7 +27,7 @@ internal readonly record struct CudaVariant(string File, DType Type, int Archite
         _ => true,
     };
 
-    public override string ToString() => $"{File} {Type} {Target}";
+    public override string ToString() => $"{(Kernel is null ? "" : Kernel + " of ")}{File} {Type} {Target}";
 }
 
 /// <summary>What ptxas says of one kernel.</summary>
@@ -60,7 +61,7 @@ internal sealed partial class CudaCompiler(CudaCache? cache, string? nvrtc, stri
     /// <summary>12.4, 13.0; null where there is no NVRTC.</summary>
     public static string? Version { get; } = FindVersion();
 
-    /// <summary>Files compiled by NVRTC, and files taken from the cache, since the start.</summary>
+    /// <summary>Variants compiled by NVRTC, and taken from the cache, since the start.</summary>
     public (int Compiled, int Cached) Counts => (compiledCount, cachedCount);
 
     private int compiledCount, cachedCount;
@@ -81,6 +82,10 @@ internal sealed partial class CudaCompiler(CudaCache? cache, string? nvrtc, stri
             throw;
         }
     }
+
+    /// <summary>The least that has what a launch calls: its kernel alone, so that a first step waits for nothing it does not use; the whole file where it was
+    /// compiled beforehand.</summary>
+    public CudaVariant Holding(in CudaLaunch launch, int architecture) => new(launch.File, launch.Type, architecture, Kernel: nvrtc is null ? null : launch.Name);
 
     /// <summary>Compiles what is not there yet, several at a time.</summary>
     public void WarmUp(IEnumerable<CudaVariant> variants, CancellationToken cancellation = default)
@@ -140,7 +145,7 @@ internal sealed partial class CudaCompiler(CudaCache? cache, string? nvrtc, stri
     private static string[] Options(CudaVariant variant) =>
     [
         $"--gpu-architecture={variant.Target}", "--std=c++17", "-default-device", "--ptxas-options=-v", "--ptxas-options=--warn-on-local-memory-usage",
-        $"-DLR_DTYPE={(int)variant.Type}", $"-DLR_ARCH={variant.Architecture * 10}",
+        $"-DLR_DTYPE={(int)variant.Type}", $"-DLR_ARCH={variant.Architecture * 10}", .. variant.Kernel is { } kernel ? (string[])["-DLR_ONLY", $"-DLR_ONLY_{kernel}=~,"] : [],
     ];
 
     private unsafe (byte[] Cubin, string Log) Compile(CudaVariant variant, string[] options)

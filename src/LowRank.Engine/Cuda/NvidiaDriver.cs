@@ -226,7 +226,7 @@ internal sealed unsafe partial class NvidiaDriver : CudaDriver
         (string, string, DType) key = (launch.File, launch.Name, launch.Type);
         if (!functions.TryGetValue(key, out (nint Function, int Shared) known))
         {
-            var variant = new CudaVariant(launch.File, launch.Type, Architecture);
+            CudaVariant variant = compiler.Holding(in launch, Architecture);
             if (!modules.TryGetValue(variant, out CudaHandle? module))
             {
                 fixed (byte* image = compiler.Get(variant).Cubin)
