@@ -32,19 +32,21 @@ template <class Args> LR_DEV Range lr_sight(const Args& p, int query) {
 }
 // Scores of a warp's strips, from row `row` and column `col` on, that no query may see become -inf; rows are keys where OfKeys, else queries
 template <bool OfKeys, int N, int M, class Args> LR_DEV void lr_bar(const Args& p, int batch, int row, int col, float (&s)[M][N / 8][4]) {
+    constexpr int Keys = OfKeys ? 2 * M : N / 4, Queries = OfKeys ? N / 4 : 2 * M; // of a lane
     const uint8_t* mask = p.mask ? static_cast<const uint8_t*>(p.mask) + int64_t(batch) * p.keys : nullptr;
     row += LR_TID % 32 / 4;
     col += 2 * (LR_TID % 4);
     LR_UNROLL
-    for (int m = 0; m < M; ++m)
+    for (int k = 0; k < Keys; ++k) {
+        const int key = OfKeys ? row + 8 * k : col + 8 * (k / 2) + k % 2;
+        const bool open = key < p.keys && (!mask || mask[key]);
         LR_UNROLL
-        for (int e = 0; e < 4; ++e)
-            LR_UNROLL
-            for (int j = 0; j < N / 8; ++j) {
-                const int r = row + 16 * m + e / 2 * 8, c = col + 8 * j + e % 2, key = OfKeys ? r : c;
-                const Range sight = lr_sight(p, OfKeys ? c : r);
-                if (key < sight.begin || key >= sight.end || (mask && !mask[key])) s[m][j][e] = -lr_infinity();
-            }
+        for (int q = 0; q < Queries; ++q) {
+            const Range sight = lr_sight(p, OfKeys ? col + 8 * (q / 2) + q % 2 : row + 8 * q);
+            const int r = OfKeys ? k : q, c = OfKeys ? q : k;
+            if (!open || key < sight.begin || key >= sight.end) s[r / 2][c / 2][r % 2 * 2 + c % 2] = -lr_infinity();
+        }
+    }
 }
 // True where each of so many queries may see each of so many keys
 template <class Args> LR_DEV bool lr_open(const Args& p, int query, int queries, int key, int keys) {
@@ -185,12 +187,14 @@ LR_DEV float lr_own_dot(const Rows& y, const Rows& dy, int query) {
     if (query < y.rows) {
         const scalar *a = y.data + query * y.pitch, *b = dy.data + query * dy.pitch;
         if (y.whole)
+            LR_ROLLED
             for (int c = static_cast<int>(LR_TID) % 4 * Lanes; c < y.dim; c += 4 * Lanes) {
                 const lanes left = lr_load<lanes>(a + c), right = lr_load<lanes>(b + c);
                 LR_UNROLL
                 for (int e = 0; e < Lanes; ++e) sum = lr_fma(lr_widen(left.v[e]), lr_widen(right.v[e]), sum);
             }
         else
+            LR_ROLLED
             for (int c = LR_TID % 4; c < y.dim; c += 4) sum = lr_fma(lr_widen(a[c]), lr_widen(b[c]), sum);
     }
     return lr_quad_sum(sum);

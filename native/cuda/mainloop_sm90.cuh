@@ -102,57 +102,78 @@ template <class T> LR_DEV void produce(const Sm90Args& p, typename T::Shared& s)
     }
 }
 
-// y (+)= c (.) acc + bias, y0 = acc; without a rank acc counts scale times. A lane has two columns of a row in each 8; four lanes exchange four such words and each stores 16 bytes.
+// Eight neighbouring elements of a row, `have` of them inside the matrix; whole: all or none, on 16 bytes. One by one they pass through 128 bits.
+LR_DEV void lr_get_eight(const scalar* p, int have, bool whole, uint32_t (&word)[4]) {
+    if (whole) {
+        if (have > 0) lr_words(word, lr_load<lr_u4>(p));
+        return;
+    }
+    uint64_t low = 0, high = 0;
+    LR_ROLLED
+    for (int i = 0; i < 8; ++i) {
+        low = low >> 16 | high << 48;
+        high = high >> 16 | (i < have ? uint64_t(p[i].bits) << 48 : 0);
+    }
+    lr_words(word, lr_u4{uint32_t(low), uint32_t(low >> 32), uint32_t(high), uint32_t(high >> 32)});
+}
+LR_DEV void lr_set_eight(scalar* p, int have, bool whole, const uint32_t (&word)[4]) {
+    if (whole) {
+        if (have > 0) lr_store(p, lr_u4{word[0], word[1], word[2], word[3]});
+        return;
+    }
+    uint64_t low = word[0] | uint64_t(word[1]) << 32, high = word[2] | uint64_t(word[3]) << 32;
+    LR_ROLLED
+    for (int i = 0; i < 8 && i < have; ++i) {
+        p[i].bits = static_cast<uint16_t>(low);
+        low = low >> 16 | high << 48;
+        high >>= 16;
+    }
+}
+// Values of the columns that a lane has in four stretches of eight; what lies past the end is never stored
+LR_DEV void lr_columns(const float* values, int col, int n, float (&v)[4][2]) {
+    LR_UNROLL
+    for (int b = 0; b < 4; ++b)
+        LR_UNROLL
+        for (int e = 0; e < 2; ++e) {
+            const int at = col + 8 * b + e;
+            v[b][e] = values[at < n ? at : n - 1];
+        }
+}
+// y (+)= c (.) acc + bias, y0 = acc; without a rank acc counts scale times. A lane has two columns of a row in each 8; four lanes exchange four such words,
+// so that each has eight neighbours, 16 bytes. Gradients (WByK) have no c, bias and y0, and a kernel that makes t does not add.
 template <class T> LR_DEV void lr_store_halves(const Sm90Args& p, const float (&acc)[T::BN / 2], int row, int col0) {
     const int quad = LR_TID % 4;
-    const bool wide = p.n % 8 == 0;
+    const bool whole = p.n % 8 == 0, add = T::RP == 0 && p.add & 1;
     LR_UNROLL
     for (int j = 0; j < T::BN / 8; j += 4) {
         float c[4][2], bias[4][2];
         LR_UNROLL
-        for (int b = 0; b < 4; ++b)
-            LR_UNROLL
-            for (int e = 0; e < 2; ++e) {
-                const int col = col0 + 8 * (j + b) + 2 * quad + e;
-                c[b][e] = (T::RP > 0 ? 1 : p.scale) * (p.c && col < p.n ? p.c[col] : 1);
-                bias[b][e] = p.bias && col < p.n ? p.bias[col] : 0;
-            }
+        for (int i = 0; i < 8; ++i) c[i / 2][i % 2] = 1, bias[i / 2][i % 2] = 0;
+        if (!T::WByK && p.c) lr_columns(p.c, col0 + 8 * j + 2 * quad, p.n, c);
+        if (!T::WByK && p.bias) lr_columns(p.bias, col0 + 8 * j + 2 * quad, p.n, bias);
         LR_UNROLL
         for (int h = 0; h < 2; ++h) {
-            const int at = row + 8 * h, mine = col0 + 8 * (j + quad);
-            const int64_t line = static_cast<int64_t>(at) * p.n;
-            scalar* y = static_cast<scalar*>(p.y) + line;
-            scalar* y0 = p.y0 ? static_cast<scalar*>(p.y0) + line : nullptr;
-            if (!wide) {
-                LR_UNROLL
-                for (int i = 0; i < 8; ++i) {
-                    const int col = col0 + 8 * (j + i / 2) + 2 * quad + i % 2;
-                    if (at >= p.m || col >= p.n) continue;
-                    const float v = acc[4 * (j + i / 2) + 2 * h + i % 2];
-                    if (y0) lr_narrow(v, y0[col]);
-                    lr_put(y + col, lr_fma(c[i / 2][i % 2], v, bias[i / 2][i % 2]), p.add & 1);
-                }
-                continue;
-            }
-            const bool inside = at < p.m && mine < p.n;
+            const int at = row + 8 * h, mine = col0 + 8 * (j + quad), have = at < p.m ? p.n - mine : 0;
+            const int64_t place = static_cast<int64_t>(at) * p.n + mine;
+            scalar* y = static_cast<scalar*>(p.y) + place;
             uint32_t word[4] = {};
-            if (p.add & 1) {
-                if (inside) lr_words(word, lr_load<lr_u4>(y + mine));
+            if (add) {
+                lr_get_eight(y, have, whole, word);
                 lr_quad_transpose(word);
             }
             LR_UNROLL
             for (int b = 0; b < 4; ++b) {
                 const scalar low = {static_cast<uint16_t>(word[b])}, high = {static_cast<uint16_t>(word[b] >> 16)}; // zeros where nothing is added to
-                const float *v = &acc[4 * (j + b) + 2 * h];
-                word[b] = lr_pair<scalar>(lr_fma(c[b][0], v[0], bias[b][0]) + lr_widen(low), lr_fma(c[b][1], v[1], bias[b][1]) + lr_widen(high));
+                const float *v = &acc[4 * (j + b) + 2 * h], scale = T::RP > 0 ? 1 : p.scale;
+                word[b] = lr_pair<scalar>(lr_fma(scale * c[b][0], v[0], bias[b][0]) + lr_widen(low), lr_fma(scale * c[b][1], v[1], bias[b][1]) + lr_widen(high));
             }
             lr_quad_transpose(word);
-            if (inside) lr_store(y + mine, lr_u4{word[0], word[1], word[2], word[3]});
-            if (!p.y0) continue;
+            lr_set_eight(y, have, whole, word);
+            if (T::WByK || !p.y0) continue;
             LR_UNROLL
             for (int b = 0; b < 4; ++b) word[b] = lr_pair<scalar>(acc[4 * (j + b) + 2 * h], acc[4 * (j + b) + 2 * h + 1]);
             lr_quad_transpose(word);
-            if (inside) lr_store(y0 + mine, lr_u4{word[0], word[1], word[2], word[3]});
+            lr_set_eight(static_cast<scalar*>(p.y0) + place, have, whole, word);
         }
     }
 }
@@ -186,16 +207,29 @@ template <class T> LR_DEV void lr_store_floats(const Sm90Args& p, const float (&
         }
 }
 
-// acc += t tail^T for up to 64 ranks: one stage
-template <class T> LR_DEV void lr_tail_step(typename T::Shared& s, Ring<T::Stages>& ring, float (&acc)[T::BN / 2], const uint32_t (*t)[4], int ranks, bool signals) {
+// acc += t tail^T for up to 64 ranks: one stage. Where the rank is known at run time only, one instruction in code makes its steps one after another, some
+// 50 cycles of waiting each: four of them in branches took the assembler as long as the rest of the kernel. They use t up.
+template <class T> LR_DEV void lr_tail_step(typename T::Shared& s, Ring<T::Stages>& ring, float (&acc)[T::BN / 2], uint32_t (*t)[4], int ranks, bool signals) {
     lr_mbar_wait(&s.full[ring.place], ring.phase);
     lr_wgmma_fence();
     const uint32_t w = lr_smem_addr(s.w[ring.place]);
-    LR_UNROLL
-    for (int q = 0; q < 4; ++q)
-        if (16 * q < ranks) lr_wgmma_rs<scalar, T::BN, T::WByK>(acc, t[q], lr_step_descriptor<T::WByK>(w, q));
-    lr_wgmma_commit();
-    lr_wgmma_wait<0>();
+    if constexpr (T::RP > 0) {
+        LR_UNROLL
+        for (int q = 0; q < 4; ++q)
+            if (16 * q < ranks) lr_wgmma_rs<scalar, T::BN, T::WByK>(acc, t[q], lr_step_descriptor<T::WByK>(w, q));
+        lr_wgmma_commit();
+        lr_wgmma_wait<0>();
+    } else {
+        LR_ROLLED
+        for (int q = 0; q < 4 && 16 * q < ranks; ++q) {
+            lr_wgmma_rs<scalar, T::BN, T::WByK>(acc, t[0], lr_step_descriptor<T::WByK>(w, q));
+            lr_wgmma_commit();
+            lr_wgmma_wait<0>();
+            LR_UNROLL
+            for (int i = 0; i < 12; ++i) t[i / 4][i % 4] = t[i / 4 + 1][i % 4]; // registers have no index at run time
+            lr_wgmma_fence();
+        }
+    }
     if (signals) lr_mbar_arrive(&s.empty[ring.place]);
     Ring<T::Stages>::next(ring);
 }

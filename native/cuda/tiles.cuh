@@ -30,6 +30,7 @@ template <int Count, int Threads> LR_DEV void lr_fetch(const Rows& from, int fir
         }
         return;
     }
+    LR_ROLLED
     for (int i = LR_TID; i < Count * Width; i += Threads) {
         const int row = i / Width, col = i % Width;
         scalar value;
@@ -169,15 +170,20 @@ LR_DEV void lr_put_strip(const float (&sums)[Width / 8][4], const float (&scale)
         for (int j = 0; j < Width / 8; ++j) {
             if (8 * j + pair >= to.dim) continue;
             const float low = scale[h] * sums[j][2 * h], high = scale[h] * sums[j][2 * h + 1];
+            lr_pair both{};
+            if (add && to.whole) {
+                both = lr_load<lr_pair>(y + 8 * j);
+            } else if (add) {
+                both.v[0] = y[8 * j];
+                if (8 * j + pair + 1 < to.dim) both.v[1] = y[8 * j + 1];
+            }
+            lr_narrow(add ? lr_widen(both.v[0]) + low : low, both.v[0]);
+            lr_narrow(add ? lr_widen(both.v[1]) + high : high, both.v[1]);
             if (to.whole) {
-                lr_pair both{};
-                if (add) both = lr_load<lr_pair>(y + 8 * j);
-                lr_narrow(add ? lr_widen(both.v[0]) + low : low, both.v[0]);
-                lr_narrow(add ? lr_widen(both.v[1]) + high : high, both.v[1]);
                 lr_store(y + 8 * j, both);
             } else {
-                lr_put(y + 8 * j, low, add);
-                if (8 * j + pair + 1 < to.dim) lr_put(y + 8 * j + 1, high, add);
+                y[8 * j] = both.v[0];
+                if (8 * j + pair + 1 < to.dim) y[8 * j + 1] = both.v[1];
             }
         }
     }

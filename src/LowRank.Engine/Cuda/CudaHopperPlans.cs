@@ -91,7 +91,8 @@ internal static class CudaHopperPlans
         });
     }
 
-    /// <summary>A product where its operands fit: both along their steps, the right one across, or both across. A factor along the steps does not fit.</summary>
+    /// <summary>A product where its operands fit: both along their steps, the right one across, or both across. A factor along the steps does not fit,
+    /// nor do c, bias and y0 beside a right operand across, which a gradient has none of.</summary>
     public static bool TryMultiply(CudaStream on, in GemmArgs a) => TryMultiply(on, in a, HopperTile.For(a.M, a.N, Math.Max(1, on.Multiprocessors)));
 
     /// <summary>The same with a tile as given.</summary>
@@ -100,7 +101,7 @@ internal static class CudaHopperPlans
         DType type = a.A.DType;
         bool acrossA = a.A.StepStride != 1, acrossB = a.B.StepStride != 1, wide = acrossA && acrossB && a.YType == DType.F32;
         if (!Takes(on, type, a.M, a.N, a.K) || (acrossA && !acrossB) || !Whole(a.A, type, a.M, a.K) || !Whole(a.B, type, a.N, a.K) || a.W != 0
-            || a.YRowStride != a.N || a.YColStride != 1 || a.Y % Line != 0 || a.Y0 % Line != 0 || (a.YType != type && !wide) || (wide && (a.C != 0 || a.Bias != 0 || a.Y0 != 0)))
+            || a.YRowStride != a.N || a.YColStride != 1 || a.Y % Line != 0 || a.Y0 % Line != 0 || (a.YType != type && !wide) || (acrossB && (a.C != 0 || a.Bias != 0 || a.Y0 != 0)))
         {
             return false;
         }
