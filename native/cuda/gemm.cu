@@ -124,15 +124,24 @@ LR_KERNEL(gemm, GemmArgs, 128, 4) {
     lr_accumulate(p.a, p.b, m0, n0, p.m, p.n, p.k, static_cast<float>(p.scale), tiles, acc);
     if (p.r > 0) lr_accumulate(p.ta, p.tb, m0, n0, p.m, p.n, p.r, 1.0f, tiles, acc);
     const float *c = static_cast<const float*>(p.c), *bias = static_cast<const float*>(p.bias);
-    lr_each(acc, [&](int row, int col, float v) {
-        if (m0 + row >= p.m || n0 + col >= p.n) return;
+    // Through shared memory, so that neighbouring threads end neighbouring elements of memory, and the compiler sees one element and not one a register.
+    float* sums = reinterpret_cast<float*>(LR_SMEM); // [Side][Side + 1]
+    lr_sync();
+    lr_each(acc, [&](int row, int col, float v) { sums[row * (Side + 1) + col] = v; });
+    lr_sync();
+    const bool by_row = p.y_row_stride == 1 && p.y_col_stride != 1;
+    LR_ROLLED
+    for (int i = LR_TID; i < Side * Side; i += 128) {
+        const int row = by_row ? i % Side : i / Side, col = by_row ? i / Side : i % Side;
+        if (m0 + row >= p.m || n0 + col >= p.n) continue;
         const int64_t at = (m0 + row) * p.y_row_stride + (n0 + col) * p.y_col_stride;
+        float v = sums[row * (Side + 1) + col];
         if (p.y0) lr_write(p.y0, p.y_dtype, at, v, false);
         if (p.w) v += lr_element(p.w, p.w_dtype, at);
         if (c) v *= c[n0 + col];
         if (bias) v += bias[n0 + col];
         lr_write(p.y, p.y_dtype, at, v, p.add & 1);
-    });
+    }
 }
 
 // Part LR_BY of the rows: 8 pieces of 16 bytes side by side, 32 rows at a time

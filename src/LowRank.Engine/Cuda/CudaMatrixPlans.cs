@@ -215,7 +215,7 @@ internal static class CudaMatrixPlans
         {
             return true;
         }
-        int tile = type == DType.F32 ? Side * 33 * 4 : Side * 40 * 2;
-        return on.Run(File, "gemm", type, ((a.N + Side - 1) / Side, (a.M + Side - 1) / Side, 1), 128, 2 * tile, in a);
+        int tiles = 2 * (type == DType.F32 ? Side * 33 * 4 : Side * 40 * 2), sums = Side * (Side + 1) * sizeof(float);
+        return on.Run(File, "gemm", type, ((a.N + Side - 1) / Side, (a.M + Side - 1) / Side, 1), 128, Math.Max(tiles, sums), in a);
     }
 }
