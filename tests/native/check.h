@@ -114,6 +114,8 @@ Buffer random_buffer(int32_t dtype, int64_t count, double scale = 1);
 Buffer ids_buffer(int64_t count, int limit);
 Buffer mask_buffer(int64_t rows, int64_t cols); // zeros and ones, the first of a row one
 
+double philox(uint64_t seed, uint64_t stream, int64_t index); // a draw in [0, 1), word by word
+
 inline double bound(int32_t dtype) { return dtype == LR_BF16 ? 5e-3 : dtype == LR_F16 ? 6e-4 : 2e-6; }
 
 // One output and what it should hold
@@ -173,5 +175,6 @@ void quantised();
 void cosines();
 void wavelets();
 void sparse();
+void merging();
 
 } // namespace test

@@ -90,17 +90,6 @@ void scale_rows() {
         }
 }
 
-// The generator as its authors state it, one counter at a time
-double philox(uint64_t seed, uint64_t stream, int64_t index) {
-    uint32_t c[4] = {uint32_t(index / 4), uint32_t(uint64_t(index / 4) >> 32), uint32_t(stream), uint32_t(stream >> 32)}, k[2] = {uint32_t(seed), uint32_t(seed >> 32)};
-    for (int round = 0; round < 10; ++round, k[0] += 0x9E3779B9u, k[1] += 0xBB67AE85u) {
-        const uint64_t a = uint64_t(c[0]) * 0xD2511F53u, b = uint64_t(c[2]) * 0xCD9E8D57u;
-        const uint32_t next[4] = {uint32_t(b >> 32) ^ c[1] ^ k[0], uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ k[1], uint32_t(a)};
-        memcpy(c, next, sizeof c);
-    }
-    return double(c[index % 4] >> 8) * 0x1p-24;
-}
-
 void draws_and_copies() {
     for (int32_t type : Floats)
         for (int64_t n : {1, 3, 31, 32, 20011}) {

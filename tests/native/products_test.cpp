@@ -123,6 +123,35 @@ void adapters_mixed() {
             }
 }
 
+// Gate and up of a feed-forward in one pass
+void gated() {
+    for (int32_t type : Types)
+        for (auto [tokens, n, k, rg, ru] : {std::tuple<int32_t, int32_t, int32_t, int32_t, int32_t>{1, 1, 1, 0, 0}, {9, 16, 20, 0, 3}, {37, 70, 33, 5, 2}})
+            for (int32_t gate : {int32_t(LR_SILU), int32_t(LR_GELU_TANH)}) {
+                const int32_t T = tokens, N = n, K = k, Rg = rg, Ru = ru, f = gate;
+                const double scales[] = {1.5, -0.5};
+                const Buffer x = random_buffer(type, int64_t(T) * K), wg = random_buffer(type, int64_t(N) * K), wu = random_buffer(type, int64_t(N) * K), bias = random_buffer(LR_F32, N);
+                const Buffer ag = random_buffer(LR_F32, int64_t(Rg) * K), bg = random_buffer(LR_F32, int64_t(N) * Rg), au = random_buffer(LR_F32, int64_t(Ru) * K), bu = random_buffer(LR_F32, int64_t(N) * Ru);
+                Buffer y(type, int64_t(T) * N), tg(LR_F32, int64_t(T) * Rg), tu(LR_F32, int64_t(T) * Ru), g(type, int64_t(T) * N), u(type, int64_t(T) * N);
+                auto low = [&](const Buffer& a, double scale, int64_t i, int64_t r) { return scale * contract(K, [&](int64_t s) { return x[i * K + s]; }, [&](int64_t s) { return a[r * K + s]; }); };
+                auto layer = [&](const Buffer& w, const Buffer& a, const Buffer& b, int32_t r, double scale, int64_t e) {
+                    return contract(K, [&](int64_t s) { return x[e / N * K + s]; }, [&](int64_t s) { return w[e % N * K + s]; }) + contract(r, [&](int64_t q) { return low(a, scale, e / N, q); }, [&](int64_t q) { return b[e % N * r + q]; });
+                };
+                auto gate_at = [&](int64_t e) { return layer(wg, ag, bg, Rg, scales[0], e) + bias[e % N]; };
+                auto up_at = [&](int64_t e) { return layer(wu, au, bu, Ru, scales[1], e); };
+                auto activated = [&](double v) { return f == LR_SILU ? v / (1 + exp(-v)) : 0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))); };
+                run(KERNEL(gated_linear_forward, GatedLinearArgs), std::to_string(T) + "x" + std::to_string(N) + "x" + std::to_string(K), type, {&x, &wg, &wu, &ag, &bg, &au, &bu, &bias},
+                    {{&y, [&](int64_t e) { return activated(gate_at(e)) * up_at(e); }, 3},
+                     {&tg, [&](int64_t e) { return low(ag, scales[0], e / Rg, e % Rg); }},
+                     {&tu, [&](int64_t e) { return low(au, scales[1], e / Ru, e % Ru); }},
+                     {&g, gate_at},
+                     {&u, up_at}},
+                    [&](int32_t t) {
+                        return GatedLinearArgs{x.data, wg.data, wu.data, ag.data, bg.data, au.data, bu.data, bias.data, nullptr, y.data, tg.data, tu.data, g.data, u.data, scales[0], scales[1], T, N, K, Rg, Ru, f, 1, t, type, LR_ROWS};
+                    });
+            }
+}
+
 } // namespace
 
 void products() {
@@ -130,6 +159,7 @@ void products() {
     products_plain();
     layers();
     adapters_mixed();
+    gated();
 }
 
 } // namespace test
