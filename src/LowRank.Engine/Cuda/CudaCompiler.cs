@@ -19,10 +19,10 @@ internal readonly record struct CudaVariant(string File, DType Type, int Archite
     /// <summary>sm_80, sm_90a, compute_80.</summary>
     public string Target => Portable ? $"compute_{Architecture}" : Architecture == 90 ? "sm_90a" : $"sm_{Architecture}";
 
-    /// <summary>False where the file has nothing for this type or architecture: Hopper's kernels are for 16-bit types on sm_90a, optimisers, alternating least squares and scaled bases for F32.</summary>
+    /// <summary>False where the file has nothing for this type or architecture: Hopper's kernels are for 16-bit types on sm_90a, optimisers, alternating least squares, scaled bases and merges for F32.</summary>
     public bool HasKernels => File switch
     {
-        "adam.cu" or "als.cu" or "bases.cu" or "gates.cu" => Type == DType.F32,
+        "adam.cu" or "als.cu" or "bases.cu" or "concrete.cu" or "gates.cu" or "merge.cu" => Type == DType.F32,
         _ when File.EndsWith("_sm90.cu", StringComparison.Ordinal) => Architecture == 90 && !Portable && Type != DType.F32,
         _ => true,
     };
