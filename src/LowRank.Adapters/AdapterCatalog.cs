@@ -44,9 +44,9 @@ public static class AdapterCatalog
             new("LoftQ", MethodKind.Adapter, "lora-core", ["lora-core"], "differences") { Merge = true, Peft = "read, write" },
             new("EVA", MethodKind.Adapter, "lora-core", ["lora-core", "training"], "differences, golden") { Merge = true, Peft = "read, write" },
         ]),
-        New("LOHA", "LoHa", "W + s·(w1a·w1b) ⊙ (w2a·w2b)", new LohaConfig(), AdapterJson.Default.LohaConfig),
-        New("LOKR", "LoKr", "W + s·kron(w1, w2)", new LokrConfig(), AdapterJson.Default.LokrConfig),
-        New("VERA", "VeRA", "W + diag(b)·B·diag(d)·A, A and B random and frozen", new VeraConfig(), AdapterJson.Default.VeraConfig),
+        New("LOHA", "LoHa", "W + s·(w1a·w1b) ⊙ (w2a·w2b)", new LohaConfig(), AdapterJson.Default.LohaConfig, inCore: true),
+        New("LOKR", "LoKr", "W + s·kron(w1, w2)", new LokrConfig(), AdapterJson.Default.LokrConfig, inCore: true),
+        New("VERA", "VeRA", "W + diag(b)·B·diag(d)·A, A and B random and frozen", new VeraConfig(), AdapterJson.Default.VeraConfig, inCore: true),
         New("IA3", "IA3", "W·diag(l) or diag(l)·W", new Ia3Config(), AdapterJson.Default.Ia3Config),
         New("LN_TUNING", "LN tuning", "weights and biases of norms", new LnTuningConfig(), AdapterJson.Default.LnTuningConfig),
         New("TRAINABLE_TOKENS", "trainable tokens", "rows of an embedding", new TrainableTokensConfig(), AdapterJson.Default.TrainableTokensConfig),
@@ -122,8 +122,8 @@ public static class AdapterCatalog
         return Json.Sorted(table)!.ToJsonString(Indented);
     }
 
-    private static AdapterMethod New(string type, string name, string summary, AdapterConfig config, JsonTypeInfo json) =>
-        new(type, summary, config, json, [new(name, MethodKind.Adapter, "lora-core", ["peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" }]);
+    private static AdapterMethod New(string type, string name, string summary, AdapterConfig config, JsonTypeInfo json, bool inCore = false) =>
+        new(type, summary, config, json, [new(name, MethodKind.Adapter, "lora-core", inCore ? ["lora-core", "peft", "training"] : ["peft", "training"], "differences, golden") { Merge = true, Peft = "read, write" }]);
 
     // Init-only properties that a generated serializer does not find in the text would lose their defaults, so it always finds them.
     private static JsonObject OverDefaults(AdapterMethod method, JsonObject given)

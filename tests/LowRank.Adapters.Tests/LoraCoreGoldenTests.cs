@@ -14,7 +14,7 @@ public class LoraCoreGoldenTests
 
     private static string? Missing(string name) => name.Split('_')[0] switch
     {
-        "lora" or "rslora" or "dora" or "loraplus" or "pissa" or "olora" or "loftq" or "eva" => null,
+        "lora" or "rslora" or "dora" or "loraplus" or "pissa" or "olora" or "loftq" or "eva" or "vera" or "loha" or "lokr" => null,
         var method => $"method {method} is not built yet",
     };
 
@@ -30,6 +30,7 @@ public class LoraCoreGoldenTests
         Action<GoldenCase, Device, DType> test = golden.Name.Split('_')[0] switch
         {
             "loraplus" => Groups,
+            "lokr" when golden.Has("out.pairs") => Pairs,
             "loftq" => StartGolden.Loftq,
             "eva" => golden.Has("in.x1") && golden.Has("in.a1.weight") ? StartGolden.Eva : StartGolden.Components,
             _ => Layer,
@@ -41,7 +42,7 @@ public class LoraCoreGoldenTests
     {
         JsonElement config = golden.Config;
         using OneLayer model = Open(golden, device, type);
-        using AdaptedModel adapted = model.Attach(Config(config));
+        using AdaptedModel adapted = model.Attach(Config(golden.Name.Split('_')[0], config));
         Adapter adapter = adapted.Adapters[0];
         if (golden.Has("out.BA"))
         {
@@ -58,7 +59,10 @@ public class LoraCoreGoldenTests
             ((Lora)adapter).DropoutMask = golden.Load("buffer.dropout_mask", model.Store, type);
         }
         Gradients(golden, model, adapter, type);
-        ((Lora)adapter).DropoutMask = null;
+        if (adapter is Lora lora)
+        {
+            lora.DropoutMask = null;
+        }
         Merged(golden, model, adapted, type);
         if (config.TryGetProperty("optimizer", out JsonElement optimizer))
         {
@@ -179,7 +183,7 @@ public class LoraCoreGoldenTests
             case "embedding":
                 return new OneLayer(device, type, SiteKind.Embedding, shape, w, bias);
             case "conv2d":
-                return new OneLayer(device, type, SiteKind.Conv2d, shape, w, bias, new Convolution { Stride = config.GetProperty("stride").GetInt32(), Padding = config.GetProperty("padding").GetInt32() });
+                return new OneLayer(device, type, SiteKind.Conv2d, shape, w, bias, new Convolution { Stride = config.TryGetProperty("stride", out JsonElement stride) ? stride.GetInt32() : 1, Padding = config.GetProperty("padding").GetInt32() });
             case "conv1d_gpt2":
                 return new OneLayer(device, type, SiteKind.Linear, [shape[1], shape[0]], Turn(w, shape[0], shape[1]), bias);
             default:
@@ -187,7 +191,30 @@ public class LoraCoreGoldenTests
         }
     }
 
-    private static LoraConfig Config(JsonElement config) => new()
+    /// <summary>How LoKr parts a number into two: exact.</summary>
+    private static void Pairs(GoldenCase golden, Device device, DType type)
+    {
+        int[] factors = [.. golden.Config.GetProperty("factors").EnumerateArray().Select(e => e.GetInt32())];
+        int most = golden.Shape("out.pairs")[0];
+        golden.Check("out.pairs", [.. Enumerable.Range(1, most).SelectMany(n => factors.Select(f => LokrShape.Factors(n, f))).SelectMany(pair => (double[])[pair.Small, pair.Large])]);
+    }
+
+    private static AdapterConfig Config(string method, JsonElement config) => method switch
+    {
+        "vera" => new VeraConfig { Targets = ["layer"], Rank = config.GetProperty("r").GetInt32(), Key = config.GetProperty("projection_prng_key").GetInt64(), InitialD = config.GetProperty("d_initial").GetDouble() },
+        "loha" => new LohaConfig { Targets = ["layer"], Rank = config.GetProperty("r").GetInt32(), Alpha = config.GetProperty("alpha").GetDouble() },
+        "lokr" => new LokrConfig
+        {
+            Targets = ["layer"],
+            Rank = config.GetProperty("r").GetInt32(),
+            Alpha = config.GetProperty("alpha").GetDouble(),
+            DecomposeBoth = Flag(config, "decompose_both"),
+            DecomposeFactor = config.TryGetProperty("decompose_factor", out JsonElement factor) ? factor.GetInt32() : -1,
+        },
+        _ => OfLora(config),
+    };
+
+    private static LoraConfig OfLora(JsonElement config) => new()
     {
         Targets = ["layer"],
         Rank = config.GetProperty("r").GetInt32(),

@@ -195,7 +195,7 @@ public static class OpRows
         new(new LinearCrossEntropy(Smoothing: 0.1), X(130, 16), P(40, 16), new Operand([130], Role.Ids, 40), P(40)),
         new(new LinearCrossEntropy(SoftCap: 2), X(70, 16), Packed(1100, 16), new Operand([70], Role.Ids, 1100)),
         new(new MeanEntropy(), X(6, 11)),
-        new(new MeanEntropy(1e-8), X(1, 1029)),
+        new(new MeanEntropy(1e-8), X(1, 1029)) { Stages = 3 },       // a logarithm, its mean, and their difference
         new(new ConcreteMask(0.5, 7, 2), P(7, 301)) { Types = [DType.F32] },
         new(new ConcreteMask(0.5), P(4099), C(4099)) { Types = [DType.F32] },
         new(new SquaredError(0.5), X(4, 9), new Operand([4, 9], Role.Data)),
