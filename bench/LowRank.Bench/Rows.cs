@@ -45,8 +45,8 @@ public static class Rows
         .. new[] { Bytes, Nibbles }.Select(q => q with { Group = "quantised W on both sides", PeerHasCodes = true })
             .SelectMany(q => new[] { q, q with { Type = DType.BF16 }, q with { Tokens = 512 }, q with { Tokens = 512, Type = DType.BF16 }, q with { Tokens = 512, AdapterRank = 16 } }),
 
-        .. new[] { Gated, Gated with { Tokens = 1 }, Gated with { Type = DType.BF16 }, Gated with { AdapterRank = 16 }, Gated with { AdapterRank = 16, Backward = true } }
-            .SelectMany(g => new[] { g, g with { Group = "gated feed-forward, layers apart", Apart = true } }),
+        .. new[] { Gated, Gated with { Tokens = 1 }, Gated with { Type = DType.BF16 }, Gated with { AdapterRank = 16 }, Gated with { Group = "gated feed-forward+backward", AdapterRank = 16, Backward = true } }
+            .SelectMany(g => new[] { g, g with { Group = $"{g.Group}, layers apart", Apart = true } }),
 
         new AdapterLayerRow("randlora forward+backward", new RandLoraConfig { Targets = ["layer"], Rank = 16, Alpha = 320 }),
         new AdapterLayerRow("salt forward+backward", new SaltConfig { Targets = ["layer"], LowRank = 16 }),
