@@ -21,7 +21,7 @@ public enum MethodKind
 /// <param name="Name">As its paper spells it.</param>
 /// <param name="Kind">What it works on.</param>
 /// <param name="Sheet">The sheet with its mathematics, which golden folders are named after too.</param>
-/// <param name="Golden">Folders of tests/golden that hold cases of it.</param>
+/// <param name="Golden">Folders of golden data that hold cases of it, in tests/golden or under a root of LOWRANK_GOLDEN.</param>
 /// <param name="Gradient">What its gradients are held to: central differences of float64 references, goldens; null where it has none of its own.</param>
 public sealed record MethodFacts(string Name, MethodKind Kind, string Sheet, IReadOnlyList<string> Golden, string? Gradient)
 {

@@ -89,21 +89,20 @@ internal sealed class LearnedMerge : IDisposable
 
     private ConcreteOptions Options()
     {
-        bool masked = recipe.Method.Name == MergeMethod.Concrete;
-        return new ConcreteOptions
+        var plain = new ConcreteOptions
         {
-            Masked = masked,
-            Adaptive = !masked || Number("adaptive") != 0,
+            Masked = false,
+            Adaptive = true,
             LayerWise = Number("layer_wise") != 0,
             Lambda = Number("lambda"),
             Clamp = Number("clamp") != 0,
-            Temperature = masked ? Number("temperature") : 0.5,
-            Steps = masked ? (int)Number("steps") : 0,
-            MaskRate = masked ? Number("mask_rate") : 1e-3,
+            Steps = 0,
             AdaptationSteps = (int)Number("adaptation_steps"),
             AdaptationRate = Number("adaptation_rate"),
             Seed = seed,
         };
+        return recipe.Method.Name == MergeMethod.AdaMerging ? plain
+            : plain with { Masked = true, Adaptive = Number("adaptive") != 0, Temperature = Number("temperature"), Steps = (int)Number("steps"), MaskRate = Number("mask_rate") };
     }
 
     /// <summary>A model's tensors without its output layer.</summary>

@@ -111,16 +111,13 @@ public sealed class ListTests : IDisposable
         MethodFacts row = MethodTable.Rows.Single(r => r.Name == name);
         JsonObject json = ((JsonArray)Cli.Done("methods", "--json").Json).OfType<JsonObject>().Single(m => m["name"]!.GetValue<string>() == name);
         Assert.Equal(MethodKeys, json.Select(p => p.Key));
-        // Each folder it names holds a case with its name, and required.txt holds tests to it.
+        // required.txt holds the tests to a case with its name in each folder that it names.
         string mark = name switch { "full fine-tuning" => "full", "AdamW" => "dora_vit", "LoRA+" => "loraplus", "LoRA-FA" => "lorafa", "GaLore" => "adamw", "Riemannian AdamW" => "riemannian", _ => name.Replace(' ', '_') };
         mark = name switch { "8-bit AdamW" => "q8_maps", "GaLore 8-bit" => "adam8bit", "GaLore-Adafactor" => "adafactor", _ => mark };
         Assert.NotEmpty(row.Golden);
         foreach (string goldens in row.Golden)
         {
-            string path = Path.Combine(Golden.Repository, "tests", "golden", goldens);
             string part = goldens == row.Sheet && row.Sheet is not ("lora-core" or "galore" or "concrete") ? "" : mark;     // "": every case of the folder is the method's
-            Assert.True(Directory.Exists(path), $"{name}: tests/golden/{goldens} is not there");
-            Assert.Contains(Directory.EnumerateFileSystemEntries(path), e => Path.GetFileName(e).Contains(part, StringComparison.OrdinalIgnoreCase));
             Assert.Contains(Golden.Required, id => id.StartsWith(goldens + "/", StringComparison.Ordinal) && id.Contains(part, StringComparison.OrdinalIgnoreCase));
         }
         Assert.Equal(row.Kind is MethodKind.Adapter or MethodKind.Compression, row.Merge is not null);

@@ -40,7 +40,7 @@ public sealed class Bf16TrainingTests : IDisposable
     private double[] Run(string family, DType type, string? path, int stop, out byte[][] weights)
     {
         using Device device = Devices.Open("cpu");
-        using var model = PretrainedModel.Load(Golden.Find($"models/{family}")!, device, new LoadOptions { Type = type });
+        using var model = PretrainedModel.Load(Golden.Need($"models/{family}"), device, new LoadOptions { Type = type });
         using var optimizer = new AdamW(model.TrainAll());
         Assert.All(model.Parameters.Values, p => Assert.Equal(DType.F32, p.Value.DType));
         List<double> losses = [];

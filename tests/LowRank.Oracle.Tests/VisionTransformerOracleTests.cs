@@ -97,8 +97,6 @@ public sealed class VisionTransformerOracleTests : IDisposable
     private VisionTransformer Load(string name, DType type)
     {
         Assert.SkipWhen(TorchRuntime.Missing is not null, TorchRuntime.Missing ?? "");
-        string? folder = Golden.Find($"models/{name}");
-        Assert.SkipWhen(folder is null, $"no root has the model {name}: set LOWRANK_GOLDEN");
-        return VisionTransformer.Load(folder!, device, new LoadOptions { Type = type });
+        return VisionTransformer.Load(Golden.Need($"models/{name}"), device, new LoadOptions { Type = type });
     }
 }

@@ -47,6 +47,14 @@ public static class Golden
     public static string? Find(string relative) =>
         Roots.Select(root => Path.Combine(root, relative)).FirstOrDefault(path => File.Exists(path) || Directory.Exists(path));
 
+    /// <summary>The same; where no root has it the test is skipped, with that reason.</summary>
+    public static string Need(string relative)
+    {
+        string? path = Find(relative);
+        Assert.SkipWhen(path is null, $"no root has {relative}: set {Variable}");
+        return path!;
+    }
+
     /// <summary>Runs a case. Where it is absent, or <paramref name="missing"/> says why it cannot run yet, it is skipped with that reason, or fails if it is required.</summary>
     /// <param name="folder">The method folder.</param>
     /// <param name="name">The case.</param>
