@@ -9,7 +9,6 @@ public sealed class Dinov2 : PatchModel
 {
     private const string Head = "classifier";
     private readonly Site? classifier;
-    private readonly Dictionary<(int, int), Tensor> views = [];     // what takes class token and mean of patches out, by batch and tokens
 
     private Dinov2(ModelConfig config, Device device, LoadOptions options, WeightSource source)
         : base(config, device, options, source)
@@ -59,17 +58,14 @@ public sealed class Dinov2 : PatchModel
     private Tensor TokenAndMean(Tensor last)
     {
         int batch = last.Shape[0], tokens = last.Shape[1];
-        if (!views.TryGetValue((batch, tokens), out Tensor? view))
+        var weights = new double[2 * batch * batch * tokens];
+        for (int b = 0; b < batch; b++)
         {
-            var weights = new double[2 * batch * batch * tokens];
-            for (int b = 0; b < batch; b++)
-            {
-                int at = ((2 * b * batch) + b) * tokens;
-                weights[at] = 1;
-                Array.Fill(weights, 1.0 / (tokens - 1), at + (batch * tokens) + 1, tokens - 1);
-            }
-            views.Add((batch, tokens), view = Store.Of([2 * batch, batch * tokens], weights, DType));
+            int at = ((2 * b * batch) + b) * tokens;
+            weights[at] = 1;
+            Array.Fill(weights, 1.0 / (tokens - 1), at + (batch * tokens) + 1, tokens - 1);
         }
+        Tensor view = Device.Current!.Of([2 * batch, batch * tokens], weights, DType);
         return new MatMul().Apply(view, last.Reshape([batch * tokens, Width])).Reshape([batch, 2 * Width]);
     }
 }

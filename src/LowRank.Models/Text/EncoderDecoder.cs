@@ -81,15 +81,6 @@ public abstract class EncoderDecoder : PretrainedModel
         return [.. made.Select(m => m.ToArray())];
     }
 
-    private protected void Require(TextBatch batch, string operand)
-    {
-        int wrong = Array.FindIndex(batch.Ids, id => (uint)id >= (uint)Vocabulary);
-        if (wrong >= 0)
-        {
-            throw new ShapeException($"{GetType().Name}: {operand}[{wrong / batch.Tokens}, {wrong % batch.Tokens}] is {batch.Ids[wrong]}, want 0 .. {Vocabulary - 1}");
-        }
-    }
-
     private protected static PretrainedModel Load(string folder, LoadOptions options, Func<ModelConfig, FileWeights, EncoderDecoder> create)
     {
         ModelConfig config = ModelConfig.Read(folder);

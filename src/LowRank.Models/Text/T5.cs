@@ -62,7 +62,7 @@ public sealed class T5 : EncoderDecoder
     /// <exception cref="ShapeException">An id is out of range.</exception>
     public TextOutput Encode(TextBatch batch, bool keepHidden = false)
     {
-        Require(batch, "input_ids");
+        batch.RequireIds(Vocabulary, this, "input_ids");
         return encoder.Read(Words(batch), new AttentionContext(MaskOf(batch)), keepHidden);
     }
 
@@ -73,7 +73,7 @@ public sealed class T5 : EncoderDecoder
         {
             throw new InvalidOperationException($"T5: {TransformersClass} has no decoder, want {WholeClass}");
         }
-        Require(target, "decoder_input_ids");
+        target.RequireIds(Vocabulary, this, "decoder_input_ids");
         TextOutput y = decoder.Read(Words(target), new AttentionContext(MaskOf(target)) { Memory = encoded, MemoryMask = mask }, keepHidden);
         return y with { Logits = head!.Forward(headScale is null ? y.Last : new Mul().Apply(y.Last, headScale)) };
     }

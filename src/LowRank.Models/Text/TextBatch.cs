@@ -100,4 +100,15 @@ public sealed class TextBatch
 
     /// <summary>0 .. tokens-1 in each row.</summary>
     public int[] PlainPositions() => [.. Enumerable.Range(0, Ids.Length).Select(i => i % Tokens)];
+
+    /// <summary>Every id lies below <paramref name="vocabulary"/>.</summary>
+    /// <exception cref="ShapeException">One does not: names its place in <paramref name="operand"/>.</exception>
+    internal void RequireIds(int vocabulary, PretrainedModel model, string operand)
+    {
+        int wrong = Array.FindIndex(Ids, id => (uint)id >= (uint)vocabulary);
+        if (wrong >= 0)
+        {
+            throw new ShapeException($"{model.GetType().Name}: {operand}[{wrong / Tokens}, {wrong % Tokens}] is {Ids[wrong]}, want 0 .. {vocabulary - 1}");
+        }
+    }
 }

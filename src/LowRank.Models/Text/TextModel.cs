@@ -348,11 +348,7 @@ public abstract class TextModel : PretrainedModel
 
     private void Check(TextBatch batch, int[] positions)
     {
-        int wrong = Array.FindIndex(batch.Ids, id => (uint)id >= (uint)Vocabulary);
-        if (wrong >= 0)
-        {
-            throw new ShapeException($"{GetType().Name}: input_ids[{wrong / batch.Tokens}, {wrong % batch.Tokens}] is {batch.Ids[wrong]}, want 0 .. {Vocabulary - 1}");
-        }
+        batch.RequireIds(Vocabulary, this, "input_ids");
         int far = Array.FindIndex(positions, p => p < 0 || p >= PositionLimit);
         if (far >= 0)
         {

@@ -94,7 +94,7 @@ public sealed class Whisper : EncoderDecoder
     /// <inheritdoc/>
     public override TextOutput Decode(Tensor encoded, Tensor? mask, TextBatch target, bool keepHidden = false)
     {
-        Require(target, "decoder_input_ids");
+        target.RequireIds(Vocabulary, this, "decoder_input_ids");
         if (target.Tokens > positions.Outputs)
         {
             throw new ShapeException($"Whisper: a text of {target.Tokens} tokens, want at most {positions.Outputs}: cut the text");
